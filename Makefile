@@ -1,0 +1,50 @@
+# Every target creates the environment it needs; `make demo` and `make test` work as the first command.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export DAGSTER_HOME := $(CURDIR)
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-model ui test conformance check bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(READY)  ## create .venv with everything pinned
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (PyTorch and Dagster; a few minutes the first time) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## mine demo windows end to end on this machine, no account, no GPU, no network
+	$(BIN)/windrow demo
+
+demo-model: $(READY)  ## train the demo model and its tokenizer again
+	$(BIN)/python -m windrow.pipelines.demo.train
+
+ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
+	$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+
+test: check  ## lint, types, import rule and every test
+	$(BIN)/pytest
+
+conformance: $(READY)  ## only the network vectors
+	$(BIN)/pytest tests/conformance
+
+check: $(READY)  ## ruff, mypy and import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(READY)  ## speed and memory ratios, each measured side by side in one run
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and everything Windrow wrote here
+	rm -rf $(VENV) .windrow .pytest_cache .mypy_cache .ruff_cache build *.egg-info
