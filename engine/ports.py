@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
 from windrow.networks.grail.checkpoint import GenerationPolicy
 
@@ -56,14 +57,6 @@ class Prover(Protocol):
     ) -> list[Proof]:
         """One proof per sequence, in order; coefficients: int8 [16] (§3.2)."""
         ...
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an environment makes of one completion (§12)."""
-
-    reward: float
-    success: bool
 
 
 class Environment(Protocol):
