@@ -1,0 +1,1 @@
+"""Conformance: measured vector files in, one test per case out."""
