@@ -22,7 +22,7 @@ NOT_VECTORS = frozenset({"README.md", "SHA256SUMS"})
 
 
 class Case(NamedTuple):
-    """One measured case: its name within the file and the check, which raises when it does not hold."""
+    """One measured case: its name within the file and a check that raises if it does not hold."""
 
     id: str
     check: Callable[[], None]
