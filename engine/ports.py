@@ -71,7 +71,10 @@ class Environment(Protocol):
         ...
 
     def evaluate(self, task: Task, completions: Sequence[NDArray[np.int32]]) -> list[Evaluation]:
-        """Reward of every completion (token ids), in order. Raises EnvironmentUnavailable on an infrastructure error."""
+        """Reward of every completion (token ids), in order.
+
+        Raises a WindrowError when it could not be evaluated, which says nothing of the completion.
+        """
         ...
 
 

@@ -1,0 +1,50 @@
+"""Small pictures for asset metadata, as PNG data URIs that the UI shows without any request."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import dagster as dg
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_BYTES = 20_000
+"""Dagster stores a picture with every materialization event."""
+
+
+def rewards_plot(rewards: NDArray[np.float64]) -> dg.MarkdownMetadataValue:
+    """Rewards of a window, a column of dots a group. rewards: float64 [groups, 16]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 1.6), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    groups = np.repeat(np.arange(len(rewards)), rewards.shape[1])
+    axes.scatter(groups, rewards.ravel(), s=6, alpha=0.35, color="#2a6f97", linewidths=0)
+    axes.plot(rewards.mean(axis=1), color="#d1495b", linewidth=1)
+    axes.set_xlabel("group, in file order")
+    axes.set_ylabel("reward")
+    return _markdown(figure, "rewards by group; the line is the group mean")
+
+
+def stages_plot(
+    stages: Sequence[str], busy: Sequence[float], seconds: float
+) -> dg.MarkdownMetadataValue:
+    """How busy each stage was over a window of `seconds` wall time; the longest bar limits it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 1.2), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    axes.barh(stages, [100 * b / seconds if seconds else 0.0 for b in busy], color="#2a6f97")
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("% of the run's time at work")
+    axes.invert_yaxis()
+    return _markdown(figure, "utilisation by stage")
+
+
+def _markdown(figure: "object", alt: str) -> dg.MarkdownMetadataValue:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")  # type: ignore[attr-defined]
+    png = buffer.getvalue()
+    if len(png) > MAX_BYTES:
+        return dg.MetadataValue.md(f"({alt}: {len(png)} bytes are too many to keep)")
+    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
