@@ -1,0 +1,157 @@
+"""Settings: defaults that need no set-up, named errors, secrets that never show."""
+
+import copy
+import dataclasses
+import pickle
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from windrow.resources.secret import Secret
+from windrow.resources.settings import HIDDEN, SettingError, Settings, UnknownSetting
+
+MNEMONIC = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
+
+
+def test_an_empty_environment_makes_the_embedded_default() -> None:
+    settings = Settings.read({})
+    assert settings.home == Path(".windrow").absolute()
+    assert settings.bucket == str(settings.home / "bucket")
+    assert settings.lake == settings.home / "lake"
+    assert settings.wallet_uri.reveal() == "//Windrow"
+    assert settings.chain_genesis == datetime(2024, 1, 1, tzinfo=UTC)
+    assert (settings.chain_clock, settings.beacon, settings.tasks) == (
+        "wall",
+        "block_hash",
+        "shipped",
+    )
+    assert settings.generation_gpu is None
+    assert settings.max_groups * 16 <= 5000
+
+
+def test_the_process_environment_is_the_default_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDROW_SAFETY_BLOCKS", "7")
+    assert Settings.read().safety_blocks == 7
+
+
+def test_folders_follow_the_home_folder_unless_set(tmp_path: Path) -> None:
+    settings = Settings.read({"WINDROW_HOME": str(tmp_path), "WINDROW_LAKE": "/data/lake"})
+    assert settings.bucket == f"{tmp_path}/bucket"
+    assert settings.lake == Path("/data/lake")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WINDROW_HOME", ""),
+        ("WINDROW_HOME", "a\nb"),
+        ("WINDROW_HOME", "~nobody-of-this-name/x"),
+        ("WINDROW_BUCKET", "s3://bucket/prefix"),
+        ("WINDROW_BUCKET", "file://elsewhere/folder"),
+        ("WINDROW_CHAIN_CLOCK", "fast"),
+        ("WINDROW_CHAIN_BLOCK_SECONDS", "0"),
+        ("WINDROW_CHAIN_BLOCK_SECONDS", "nan"),
+        ("WINDROW_CHAIN_BLOCK_SECONDS", "twelve"),
+        ("WINDROW_CHAIN_GENESIS", "2024-01-01T00:00:00"),
+        ("WINDROW_CHAIN_GENESIS", "yesterday"),
+        ("WINDROW_SAFETY_BLOCKS", "30"),
+        ("WINDROW_SAFETY_BLOCKS", "-1"),
+        ("WINDROW_MAX_GROUPS", "1_0"),
+        ("WINDROW_MAX_GROUPS", "٣"),
+        ("WINDROW_PROOF_GPU", "cuda:0"),
+        ("WINDROW_WALLET_URI", " "),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(name: str, value: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        Settings.read({name: value})
+    assert caught.value.variable == name
+    assert name in str(caught.value)
+    assert caught.value.allowed in str(caught.value)
+
+
+def test_good_values_are_read() -> None:
+    settings = Settings.read(
+        {
+            "WINDROW_BUCKET": "file:///srv/my%20bucket",
+            "WINDROW_PROOF_GPU": "1",
+            "WINDROW_CHAIN_GENESIS": "2023-08-23T17:39:24+02:00",
+            "WINDROW_BEACON": "recorded_drand",
+            "WINDROW_DRAND_ROUNDS": "/rounds.json",
+        }
+    )
+    assert settings.bucket == "/srv/my bucket"
+    assert settings.proof_gpu == 1
+    assert settings.chain_genesis == datetime(2023, 8, 23, 15, 39, 24, tzinfo=UTC)
+    assert settings.drand_rounds == Path("/rounds.json")
+
+
+def test_recorded_drand_needs_its_rounds() -> None:
+    with pytest.raises(SettingError, match="WINDROW_DRAND_ROUNDS"):
+        Settings.read({"WINDROW_BEACON": "recorded_drand"})
+
+
+def test_a_typing_mistake_gets_the_closest_name() -> None:
+    with pytest.raises(UnknownSetting, match="did you mean WINDROW_SAFETY_BLOCKS"):
+        Settings.read({"WINDROW_SAFTEY_BLOCK": "3"})
+
+
+def test_a_strange_name_gets_the_list() -> None:
+    with pytest.raises(UnknownSetting, match="WINDROW_HOME"):
+        Settings.read({"WINDROW_ZZZZZZZZZZZZZZZZZZZZ": "secret-value"})
+
+
+def test_the_value_of_an_unknown_variable_is_not_shown() -> None:
+    with pytest.raises(UnknownSetting) as caught:
+        Settings.read({"WINDROW_S3_SECRET": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    with pytest.raises(SettingError) as caught:
+        Settings.read({"WINDROW_BUCKET": "s3://key:hunter2@bucket/x"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_is_in_no_text_form_of_the_settings() -> None:
+    settings = Settings.read({"WINDROW_WALLET_URI": MNEMONIC})
+    texts = [repr(settings), str(settings), f"{settings.wallet_uri:>20}", repr(settings.describe())]
+    texts.append(str(dataclasses.asdict(settings)))
+    texts.append(repr(copy.deepcopy(settings)))
+    assert not any("curtain" in text for text in texts)
+    assert dataclasses.asdict(settings)["wallet_uri"].reveal() == MNEMONIC
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(settings, protocol)
+
+
+def test_secrets_compare_by_value() -> None:
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+
+
+def test_describe_says_where_each_value_is_from() -> None:
+    rows = {row.name: row for row in Settings.read({"WINDROW_SAFETY_BLOCKS": "5"}).describe()}
+    assert rows["WINDROW_SAFETY_BLOCKS"].value == "5"
+    assert rows["WINDROW_SAFETY_BLOCKS"].source == "environment"
+    assert rows["WINDROW_CHAIN_CLOCK"].source == "default"
+    assert rows["WINDROW_WALLET_URI"].value == HIDDEN
+    assert all(row.meaning and row.used for row in rows.values())
+
+
+def test_variables_of_a_miners_guide_are_reported_not_ignored() -> None:
+    environment = {
+        "BT_NETWORK": "finney",
+        "NETUID": "81",
+        "R2_WRITE_SECRET_ACCESS_KEY": "hunter2",
+        "GRAIL_PIPELINE_PROOF_GPU": "1",
+        "WANDB_API_KEY": "hunter2",
+        "R2_REGION": "",
+        "PATH": "/bin",
+    }
+    rows = {row.name: row for row in Settings.read(environment).describe() if not row.used}
+    assert set(rows) == environment.keys() - {"R2_REGION", "PATH"}
+    assert all("not used by the embedded default" in row.meaning for row in rows.values())
+    assert "hunter2" not in repr(rows)
