@@ -1,0 +1,227 @@
+"""The window loop: whole groups only, in order, resumable, in time."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from windrow import WindrowError
+from windrow.engine.loop import MAX_DROPS_IN_A_ROW, WindowAborted, request_seed
+from windrow.engine.ports import Completion
+from windrow.engine.spool import Spool, SpoolError, identity_of
+from windrow.networks.grail.budget import TimeBudget
+
+from tests.engine.scripted import (
+    EOS,
+    PLAN,
+    VOCABULARY,
+    WINDOW,
+    ScriptedClock,
+    ScriptedEnvironment,
+    ScriptedGenerator,
+    ScriptedProver,
+    loop,
+)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path, WINDOW, PLAN.hotkey, identity_of({"test": 1}))
+
+
+def test_stops_at_max_groups_with_whole_groups_in_the_spool(spool: Spool) -> None:
+    report = loop(spool).run()
+    assert report.stopped_by == "max_groups"
+    assert sorted(report.finished) == spool.finished() == [0, 1, 2, 3]
+    batch = spool.read(2)
+    assert batch["nonce"].to_pylist() == list(range(32, 48))
+    assert batch["prompt_length"][0].as_py() + 40 == len(batch["tokens"][0])
+    assert [len(row) for row in batch["sketches"]] == [len(row) for row in batch["tokens"]]
+    assert abs(sum(batch["advantage"].to_pylist())) < 1e-9
+
+
+def test_a_second_run_resumes_and_makes_nothing_again(spool: Spool) -> None:
+    loop(spool, dataclasses.replace(PLAN, max_groups=2)).run()
+    generator = ScriptedGenerator()
+    report = loop(spool, generator=generator).run()
+    assert report.resumed == 2
+    assert sorted(report.finished) == [2, 3]
+    assert generator.calls == 2
+
+
+def test_a_resumed_window_equals_an_undisturbed_one(tmp_path: Path) -> None:
+    whole = Spool(tmp_path / "whole", WINDOW, PLAN.hotkey, "a" * 16)
+    loop(whole).run()
+    broken = Spool(tmp_path / "broken", WINDOW, PLAN.hotkey, "a" * 16)
+
+    def die(call: int) -> Exception | None:
+        if call == 2:
+            raise KeyboardInterrupt
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        loop(broken, prover=ScriptedProver(fail=die)).run()
+    assert len(broken.finished()) < 4
+    loop(broken).run()
+    for ours, theirs in zip(broken.groups(), whole.groups(), strict=True):
+        for name in ("tokens", "reward", "advantage", "sketches", "token_logprobs", "nonce"):
+            assert ours[name].equals(theirs[name]), name
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        (np.full(31, 5, np.int32), "short_completion"),
+        (np.full(40, VOCABULARY, np.int32), "token_outside_vocabulary"),
+        (np.full(40, -1, np.int32), "token_outside_vocabulary"),
+        (np.full(40, 5, np.int32), "not_terminated"),
+        (np.full(65, 5, np.int32), "long_completion"),
+    ],
+)
+def test_one_bad_completion_drops_its_group_for_good(
+    spool: Spool, tokens: np.ndarray, reason: str
+) -> None:
+    def edit(call: int, made: list[Completion]) -> list[Completion]:
+        return [*made[:15], Completion(tokens, "stop")] if call == 1 else made
+
+    report = loop(spool, generator=ScriptedGenerator(edit=edit)).run()
+    assert spool.finished() == [0, 2, 3, 4]
+    assert [(d.group, d.stage, d.reason) for d in report.dropped] == [(1, "check", reason)]
+    assert spool.dropped() == report.dropped
+    resumed = loop(spool, dataclasses.replace(PLAN, max_groups=5)).run()
+    assert resumed.finished == [5]
+
+
+def test_a_full_length_completion_needs_no_eos(spool: Spool) -> None:
+    def edit(call: int, made: list[Completion]) -> list[Completion]:
+        return [Completion(np.full(64, 5, np.int32), "length"), *made[1:]]
+
+    report = loop(spool, generator=ScriptedGenerator(edit=edit)).run()
+    assert report.dropped == []
+
+
+def test_a_failed_proof_drops_the_group_but_not_for_good(spool: Spool) -> None:
+    prover = ScriptedProver(fail=lambda call: RuntimeError("out of memory") if call == 0 else None)
+    report = loop(spool, prover=prover).run()
+    assert [(d.stage, d.reason, d.detail) for d in report.dropped] == [
+        ("proof", "RuntimeError", "out of memory")
+    ]
+    assert spool.finished() == [1, 2, 3, 4]
+    assert spool.dropped() == []
+
+
+def test_a_failed_reward_drops_the_group(spool: Spool) -> None:
+    environment = ScriptedEnvironment(
+        fail=lambda call: WindrowError("no sandbox") if call == 3 else None
+    )
+    report = loop(spool, environment=environment).run()
+    assert [(d.stage, d.detail) for d in report.dropped] == [("reward", "no sandbox")]
+    assert len(spool.finished()) == 4
+
+
+def test_an_improbable_eos_drops_the_group(spool: Spool) -> None:
+    prover = ScriptedProver(eos_logprob=float(np.log(0.02)))
+    with pytest.raises(WindowAborted, match="improbable_eos"):
+        loop(spool, prover=prover).run()
+    assert spool.finished() == []
+
+
+def test_missing_completions_are_a_failed_generation(spool: Spool) -> None:
+    generator = ScriptedGenerator(edit=lambda call, made: made[:15] if call == 0 else made)
+    report = loop(spool, generator=generator).run()
+    assert [(d.stage, d.detail) for d in report.dropped] == [
+        ("generation", "a group needs 16 completions; 15 came back")
+    ]
+
+
+def test_group_after_group_dropped_ends_the_window_with_the_reason(spool: Spool) -> None:
+    prover = ScriptedProver(fail=lambda call: RuntimeError("device lost") if call > 0 else None)
+    with pytest.raises(WindowAborted, match=rf"{MAX_DROPS_IN_A_ROW} groups in a row.*device lost"):
+        loop(spool, dataclasses.replace(PLAN, max_groups=None), prover=prover).run()
+    assert spool.finished() == [0]
+
+
+def test_time_budget_stops_before_the_window_ends(spool: Spool) -> None:
+    clock = ScriptedClock(height=WINDOW + 10)
+    plan = dataclasses.replace(PLAN, max_groups=None, timed=True, groups_in_flight=1)
+
+    def tick(progress: object) -> None:
+        clock.height += 2 if len(spool.finished()) >= 3 else 0
+        clock.time += 24
+
+    report = loop(spool, plan, clock=clock, on_progress=tick).run()
+    assert report.stopped_by == "time_budget"
+    assert len(report.finished) >= 3
+    assert clock.height < WINDOW + 30
+
+
+def test_a_window_that_is_over_starts_nothing(spool: Spool) -> None:
+    plan = dataclasses.replace(PLAN, timed=True)
+    report = loop(spool, plan, clock=ScriptedClock(height=WINDOW + 30)).run()
+    assert (report.stopped_by, report.finished) == ("window_closed", [])
+
+
+def test_observed_groups_reach_the_budget(spool: Spool) -> None:
+    running = loop(spool, clock=ScriptedClock(step=5.0), budget=TimeBudget())
+    running.run()
+    assert running.budget.group_seconds is not None
+    assert running.budget.group_seconds > 0
+
+
+def test_stages_overlap(spool: Spool) -> None:
+    generator, prover = ScriptedGenerator(seconds=0.05), ScriptedProver(seconds=0.05)
+    plan = dataclasses.replace(PLAN, max_groups=8, groups_in_flight=3)
+    report = loop(spool, plan, generator=generator, prover=prover).run()
+    busy = report.busy_seconds
+    assert busy["generation"] + busy["proof"] > report.seconds
+
+
+def test_progress_counts_up(spool: Spool) -> None:
+    seen = []
+    loop(spool, on_progress=seen.append).run()
+    assert seen[-1].finished == 4
+    assert seen[-1].rollouts == 64
+    assert seen[-1].tokens == 64 * 40
+    assert seen[-1].in_flight == 0
+
+
+def test_request_seeds_differ_and_repeat() -> None:
+    seeds = {request_seed("a", "b", group, index) for group in range(8) for index in range(16)}
+    assert len(seeds) == 128
+    assert request_seed("a", "b", 1, 2) == request_seed("a", "b", 1, 2) < 2**63
+
+
+class TestSpool:
+    def test_other_identities_are_kept_apart(self, tmp_path: Path) -> None:
+        first = Spool(tmp_path, WINDOW, PLAN.hotkey, identity_of({"checkpoint": 1}))
+        loop(first).run()
+        second = Spool(tmp_path, WINDOW, PLAN.hotkey, identity_of({"checkpoint": 2}))
+        assert second.finished() == []
+        assert first.finished() == [0, 1, 2, 3]
+
+    def test_a_half_written_group_is_not_a_group(self, spool: Spool) -> None:
+        (spool.folder / "group-000007.partial").write_bytes(b"PAR1")
+        reopened = Spool(spool.folder.parents[2], WINDOW, PLAN.hotkey, spool.folder.name)
+        assert reopened.finished() == []
+        assert list(spool.folder.iterdir()) == []
+
+    def test_a_damaged_group_is_named(self, spool: Spool) -> None:
+        loop(spool).run()
+        path = spool.folder / "group-000001.parquet"
+        path.write_bytes(path.read_bytes()[:200])
+        with pytest.raises(SpoolError, match=r"group-000001.parquet is not a readable group"):
+            list(spool.groups())
+
+    def test_a_misnamed_group_is_named(self, spool: Spool) -> None:
+        loop(spool).run()
+        (spool.folder / "group-000001.parquet").rename(spool.folder / "group-000009.parquet")
+        with pytest.raises(SpoolError, match="does not hold the 16 rollouts of group 9"):
+            spool.read(9)
+
+    def test_a_full_disk_says_so_and_keeps_what_is_there(self, spool: Spool) -> None:
+        loop(spool, dataclasses.replace(PLAN, max_groups=1)).run()
+        (spool.folder / "group-000001.partial").symlink_to("/dev/full")
+        with pytest.raises(SpoolError, match="No space left on device"):
+            loop(spool).run()
+        assert spool.finished() == [0]
+        assert EOS in spool.read(0)["tokens"][0].as_py()
