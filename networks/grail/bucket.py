@@ -9,9 +9,7 @@ from windrow.networks.grail.windows import parse_window
 
 WINDOWS_PREFIX: Final = "grail/windows/"
 COMMITMENT_CHARS: Final = 128
-_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
-_KEY_ID: Final = re.compile(r"[!-~]{1,32}")
-_SECRET: Final = re.compile(r"[!-~]{1,64}")
+_HOST_LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?")
 _HOTKEY: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{1,64}")
 _WINDOW_FILE: Final = re.compile(
     rf"{WINDOWS_PREFIX}([1-9A-HJ-NP-Za-km-z]{{1,64}})-window-([0-9]{{1,18}})\.parquet"
@@ -19,40 +17,44 @@ _WINDOW_FILE: Final = re.compile(
 
 
 class MalformedBucket(WindrowError):
-    """A bucket commitment or an object key does not have the network's form."""
+    """A bucket commitment or a hotkey does not have the network's form."""
 
 
 @dataclass(frozen=True)
 class BucketCommitment:
-    """Read access to a bucket, as published on chain. The bucket is named like the account."""
+    """Read access to a bucket as published on chain; the bucket is named like the account.
+
+    Fields hold no surrounding spaces and are never empty; what they hold besides is the
+    publisher's choice.
+    """
 
     account_id: str
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
 
-    def __post_init__(self) -> None:
-        # The account id becomes a host name, so nothing that could move the host may pass.
-        if not _ACCOUNT.fullmatch(self.account_id):
-            raise MalformedBucket(f"bucket account id {self.account_id!r:.40} is no host label")
-        if not _KEY_ID.fullmatch(self.access_key_id):
-            raise MalformedBucket("bucket access key id is not 1..32 printable characters")
-        if not _SECRET.fullmatch(self.secret_access_key):
-            raise MalformedBucket("bucket secret is not 1..64 printable characters")
-
     @property
     def endpoint(self) -> str:
+        """Where the bucket is served. Raises MalformedBucket for an id that is no host label."""
+        if not _HOST_LABEL.fullmatch(self.account_id):
+            raise MalformedBucket(
+                f"bucket account id {self.account_id!r} is no host label; ignore this bucket"
+            )
         return f"https://{self.account_id}.r2.cloudflarestorage.com"
 
     def encode(self) -> str:
-        """The 128 characters to commit on chain: 32 + 32 + 64, padded with spaces."""
-        return f"{self.account_id:<32}{self.access_key_id:<32}{self.secret_access_key:<64}"
+        """The 128 characters to commit on chain: 32 + 32 + 64, padded or cut to size."""
+        account, key_id, secret = self.account_id, self.access_key_id, self.secret_access_key
+        return f"{account.strip():<32.32}{key_id.strip():<32.32}{secret.strip():<64.64}"
 
     @classmethod
     def decode(cls, text: str) -> "BucketCommitment":
-        """Read the on-chain text. Raises MalformedBucket."""
+        """Read the on-chain text. Raises MalformedBucket for another length or an empty field."""
         if len(text) != COMMITMENT_CHARS:
             raise MalformedBucket(f"a bucket commitment has 128 characters, not {len(text)}")
-        return cls(text[:32].strip(), text[32:64].strip(), text[64:].strip())
+        fields = [part.strip() for part in (text[:32], text[32:64], text[64:])]
+        if not all(fields):
+            raise MalformedBucket("a bucket commitment leaves one of its three fields empty")
+        return cls(*fields)
 
 
 def window_file_key(hotkey: str, window: int) -> str:

@@ -50,9 +50,7 @@ class TimeBudget:
         group = FIRST_GROUP_BLOCKS * block if self.group_seconds is None else self.group_seconds
         upload = FIRST_UPLOAD_BLOCKS * block if self.upload_seconds is None else self.upload_seconds
         blocks = (group + upload + self.safety_blocks * block) / max(0.001, block)
-        if not blocks < WINDOW_BLOCKS:
-            return WINDOW_BLOCKS - 1
-        return min(WINDOW_BLOCKS - 1, max(1, math.ceil(blocks)))
+        return math.ceil(max(1.0, min(WINDOW_BLOCKS - 1, blocks)))
 
     def has_time(self, window: int, block: int) -> bool:
         """Whether one more group fits between ``block`` and the end of ``window``."""

@@ -46,4 +46,7 @@ def in_range(claimed: Numbers) -> NDArray[np.bool_]:
     Windrow requires it besides the tolerance; an honest prover writes nothing else.
     """
     values = np.asarray(claimed)
-    return (values >= 0) & (values < SKETCH_MODULUS) & (values == np.floor(values))
+    possible: NDArray[np.bool_] = (
+        (values >= 0) & (values < SKETCH_MODULUS) & (values == np.floor(values))
+    )
+    return possible

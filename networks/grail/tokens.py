@@ -11,6 +11,17 @@ from windrow import WindrowError
 
 DEFAULT_CONTEXT: Final = 16384
 
+# Names model configurations use, in the order the network tries them (grail-validation §8.2).
+VOCAB_NAMES: Final = ("vocab_size", "n_vocab", "vocabulary_size")
+CONTEXT_NAMES: Final = (
+    "max_position_embeddings",
+    "max_seq_len",
+    "n_positions",
+    "seq_length",
+    "max_sequence_length",
+    "model_max_length",
+)
+
 Tokens = NDArray[np.integer[Any]] | Sequence[int]
 
 
@@ -26,21 +37,34 @@ def token_hash(tokens: Tokens) -> bytes:
     return hashlib.sha256(_words(tokens).astype(">u4").tobytes()).digest()
 
 
-def tokens_valid(tokens: Tokens, vocab_size: int | None, context: int = DEFAULT_CONTEXT) -> bool:
+def tokens_valid(tokens: Tokens, vocabulary: int | None, context: int = DEFAULT_CONTEXT) -> bool:
     """Whether every id is an integer in the vocabulary and the sequence fits the context (C2).
 
-    vocab_size None: ids have no upper bound. An empty sequence is not valid.
+    vocabulary None: ids have no upper bound. An empty sequence is not valid.
     """
     ids = np.asarray(tokens)
     if ids.size == 0 or ids.ndim != 1 or ids.dtype.kind not in "iub" or ids.size > context:
         return False
-    return bool(ids.min() >= 0 and (vocab_size is None or ids.max() < vocab_size))
+    return bool(ids.min() >= 0 and (vocabulary is None or ids.max() < vocabulary))
 
 
 def context_length(config: Mapping[str, object]) -> int:
     """Longest sequence a model configuration allows (C2); 16384 where it does not say."""
-    length = config.get("max_position_embeddings")
-    return length if isinstance(length, int) and length > 0 else DEFAULT_CONTEXT
+    return _first_positive(config, CONTEXT_NAMES) or DEFAULT_CONTEXT
+
+
+def vocab_size(config: Mapping[str, object]) -> int | None:
+    """Vocabulary size of a model configuration or of the text model in it; None if not said."""
+    size = _first_positive(config, VOCAB_NAMES)
+    nested = config.get("text_config")
+    if size is None and isinstance(nested, Mapping):
+        return _first_positive(nested, VOCAB_NAMES)
+    return size
+
+
+def _first_positive(config: Mapping[str, object], names: Sequence[str]) -> int | None:
+    values = (config.get(name) for name in names)
+    return next((v for v in values if isinstance(v, int) and v > 0), None)
 
 
 def _words(tokens: Tokens) -> NDArray[np.uint32]:

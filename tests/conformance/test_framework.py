@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .framework import Case, Registry, VectorFile, assert_close
+from .framework import REGISTRY, Case, Registry, VectorFile, assert_close
 
 
 def check_square(case: dict[str, int]) -> None:
@@ -50,6 +50,15 @@ def test_an_altered_value_fails_its_case_alone(registry: Registry, tmp_path: Pat
         "net/squares.json::case-1": False,
         "net/squares.json::case-2": True,
     }
+
+
+def test_an_altered_vector_fails_its_handler(tmp_path: Path) -> None:
+    measured = Path(__file__).parents[1] / "vectors/grail/env_seed.json"
+    vectors = json.loads(measured.read_text())
+    vectors["cases"][5]["seed"] ^= 1
+    write(tmp_path / "grail/env_seed.json", vectors)
+    failed = [name for name, passed in outcomes(REGISTRY, tmp_path).items() if not passed]
+    assert failed == ["grail/env_seed.json::case-5"]
 
 
 def test_a_malformed_file_is_one_failing_case(registry: Registry, tmp_path: Path) -> None:
