@@ -199,16 +199,20 @@ def delta_dependencies(
 ) -> set[int]:
     """Windows without which the retained deltas cannot be rebuilt (§9.4).
 
-    previous: window -> the window its DELTA builds on. anchors: window -> its FULL anchor.
+    previous: window -> the window its DELTA builds on. anchors: window -> the FULL its chain ends
+    at; a window without one has no delta. Links that never reach the anchor end where they stop.
     """
     needed: set[int] = set()
     for window in retained:
-        if window in anchors:
-            needed.add(anchors[window])
+        anchor = anchors.get(window)
+        if anchor is None:
+            continue
+        chain = {anchor}
         link = previous.get(window)
-        while link is not None and link not in needed:
-            needed.add(link)
+        while link is not None and link not in chain:
+            chain.add(link)
             link = previous.get(link)
+        needed |= chain
     return needed
 
 

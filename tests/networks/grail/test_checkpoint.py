@@ -156,4 +156,11 @@ def test_keys_of_any_other_form_are_ignored() -> None:
 
 
 def test_a_circle_of_deltas_ends() -> None:
-    assert checkpoint.delta_dependencies([30], {30: 60, 60: 90, 90: 30}, {}) == {30, 60, 90}
+    circle = {30: 60, 60: 90, 90: 30}
+    assert checkpoint.delta_dependencies([30], circle, {30: 0}) == {0, 30, 60, 90}
+
+
+def test_chains_end_at_their_own_anchors() -> None:
+    previous = {60: 30, 30: 0, 90: 60, 0: -30}
+    assert checkpoint.delta_dependencies([60, 90], previous, {60: 30, 90: 0}) == {0, 30, 60}
+    assert checkpoint.delta_dependencies([60], previous, {}) == set()
