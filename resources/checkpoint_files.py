@@ -83,8 +83,8 @@ def verify_checkpoint(directory: Path, trainer_hotkey: str | None = None) -> Ver
     if trainer_hotkey is not None:
         check_signature(metadata, _read(directory / SIGNATURE), trainer_hotkey)
     window, manifest = metadata.window, metadata.file_manifest
-    present = {path.relative_to(directory).as_posix() for path in directory.rglob("*")}
-    for name in sorted(present - manifest.keys() - OUTSIDE_MANIFEST):
+    present = model_files(directory)
+    for name in sorted(present - manifest.keys()):
         raise UnexpectedCheckpointFile(
             f"{name} lies in the folder of checkpoint {window} but not in its manifest; remove it "
             "or fetch the checkpoint again"
@@ -115,10 +115,17 @@ def verify_checkpoint(directory: Path, trainer_hotkey: str | None = None) -> Ver
     return VerifiedCheckpoint(directory, metadata, weights, tuple(notes))
 
 
+def model_files(directory: Path) -> set[str]:
+    """Relative names of the files below a directory that a manifest must list."""
+    paths = (path for path in directory.rglob("*") if not path.is_dir())
+    return {path.relative_to(directory).as_posix() for path in paths} - OUTSIDE_MANIFEST
+
+
 def check_manifest(metadata: CheckpointMetadata) -> None:
     """Refuse a manifest that is empty, or names files no checkpoint needs or two alike.
 
-    Raises UnsafeCheckpoint. That names are plain is checked by CheckpointMetadata.parse.
+    Raises UnsafeCheckpoint. CheckpointMetadata.parse has seen to it that names stay below the
+    folder.
     """
     names = list(metadata.file_manifest)
     if not names:
@@ -186,7 +193,7 @@ def weight_files(directory: Path) -> dict[str, Path]:
             with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
         except SafetensorError as error:
-            raise DamagedWeights(f"{path} is no whole safetensors file: {error}") from error
+            raise DamagedWeights(f"{path.name} is no whole safetensors file: {error}") from error
         for name in names:
             other = files.setdefault(name, path)
             if other != path:

@@ -17,13 +17,13 @@ from windrow.networks.grail.checkpoint import (
 from windrow.resources.checkpoint_files import (
     MARKER,
     METADATA,
-    OUTSIDE_MANIFEST,
     SIGNATURE,
     CheckpointError,
     VerifiedCheckpoint,
     canonical_metadata,
     check_manifest,
     file_sha256,
+    model_files,
     weights_hash,
 )
 from windrow.resources.object_store import ObjectStore
@@ -52,11 +52,12 @@ def write_full_metadata(
     created_at: unix seconds. Raises MalformedMetadata and CheckpointError for what nobody could
     use later.
     """
-    names = sorted(path.name for path in directory.iterdir() if path.name not in OUTSIDE_MANIFEST)
     training = dict(training_config or {})
     document = {
         "window": window,
-        "file_manifest": {name: file_sha256(directory / name) for name in names},
+        "file_manifest": {
+            name: file_sha256(directory / name) for name in sorted(model_files(directory))
+        },
         "training_config": training,
         "git_commit": git_commit,
         "created_at": created_at,

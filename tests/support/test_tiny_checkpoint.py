@@ -1,7 +1,8 @@
 from pathlib import Path
 
-from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from tokenizers import Tokenizer
+
+from tests.support.tiny_checkpoint import make_tiny_checkpoint
 
 
 def test_tiny_checkpoint_is_reproducible_and_fills_its_vocabulary(tmp_path: Path) -> None:

@@ -1,16 +1,12 @@
 """A complete FULL checkpoint of a tiny random Qwen2, in the form the local cache holds one."""
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-import xxhash
-from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from windrow.resources.checkpoint_publishing import write_full_metadata
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 PAD_ID, _, EOS_ID = range(3)
@@ -37,7 +33,6 @@ def make_tiny_checkpoint(
     max_tokens: int = 64,
     env_id: str = "gsm8k",
     thinking_mode: str = "instructed",
-    metadata: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint into `directory` (made if absent) and return it.
 
@@ -46,44 +41,26 @@ def make_tiny_checkpoint(
 
     eos_scale: length of the EOS row of the head relative to the other rows; at 0 no completion
         ends before max_tokens, at 1.5 most end within some dozen tokens, mostly with p(EOS) near 1.
-    metadata: fields of metadata.json to replace.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(vocab)
     tokenizer.save_pretrained(directory)
     _model(seed, hidden, layers, vocab, max_context, eos_scale).save_pretrained(directory)
-    (directory / "metadata.json").write_text(
-        json.dumps(
-            {
-                "window": window,
-                "file_manifest": {
-                    path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-                    for path in sorted(directory.iterdir())
-                    if path.name != "metadata.json"
-                },
-                "training_config": {"seed": seed},
-                "git_commit": "unknown",
-                "created_at": 0.0,
-                "model_name": "tiny/qwen2",
-                "parent_window": None,
-                "checkpoint_type": "FULL",
-                "prev_window": None,
-                "anchor_window": None,
-                "weights_hash": _weights_hash(directory / "model.safetensors"),
-                "env_id": env_id,
-                "env_params": {"split": "train"},
-                "generation_params": {
-                    "max_tokens": max_tokens,
-                    "temperature": 0.7,
-                    "top_p": 0.9,
-                    "top_k": 50,
-                    "repetition_penalty": 1.0,
-                },
-                "thinking_mode": thinking_mode,
-                **(metadata or {}),
-            },
-            indent=2,
-        )
+    write_full_metadata(
+        directory,
+        window=window,
+        model_name="tiny/qwen2",
+        env_id=env_id,
+        env_params={"split": "train"},
+        generation_params={
+            "max_tokens": max_tokens,
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "top_k": 50,
+            "repetition_penalty": 1.0,
+        },
+        thinking_mode=thinking_mode,
+        created_at=0.0,
     )
     return directory
 
@@ -147,11 +124,3 @@ def _text() -> list[str]:
         for first, name in enumerate(NAMES * 6, start=2)
         for second, thing in enumerate(THINGS, start=11)
     ]
-
-
-def _weights_hash(path: Path) -> str:
-    """XXH3-128 over every tensor's raw bytes in name order (grail-protocol §9.5)."""
-    digest = xxhash.xxh3_128()
-    for _, tensor in sorted(load_file(path).items()):
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
