@@ -1,0 +1,199 @@
+"""Sketches between int64 lists and the JSON text that a window file stores and a commit signs.
+
+A row's commitments are ``[{"sketch": s0}, {"sketch": s1}, ...]``, one entry per token
+(grail-protocol §4.3). The file stores that text with spaces (§8.2), the commit binding hashes it
+without (§5.2). A window holds millions of entries, so both directions run over whole columns;
+only a row whose text is unlike anything an honest writer makes is parsed by itself.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from windrow import WindrowError
+
+MAX_JSON_BYTES: Final = 4 * 1024 * 1024
+"""Longest irregular text that is parsed: 256 bytes for each of 16384 tokens."""
+
+_SPACED: Final = ('[{"sketch": ', '}, {"sketch": ', "}]")
+_COMPACT: Final = ('[{"sketch":', '},{"sketch":', "}]")
+
+_INTEGER: Final = r"(?:0|-?[1-9][0-9]{0,17})"
+_CANONICAL: Final = rf'\A\[\{{"sketch": {_INTEGER}\}}(?:, \{{"sketch": {_INTEGER}\}})*\]\z'
+"""Canonical text with at least one entry, every integer certain to fit an int64."""
+
+_HASH_ROWS: Final = 256
+_INT64: Final = range(-(2**63), 2**63)
+
+
+class CommitmentsError(WindrowError):
+    """Sketches that cannot be written as commitments."""
+
+
+@dataclass(frozen=True)
+class IrregularJson:
+    """A JSON text whose exact content the columns cannot carry, kept as it was found.
+
+    text: the column's text, None where the column was null or not UTF-8.
+    reason: what is irregular about it, and where.
+    is_json: False means that the network cannot decode the whole file for this text and treats
+    it as missing (grail-validation §3.5).
+    """
+
+    text: str | None
+    reason: str
+    is_json: bool
+
+    def parsed(self) -> Any:
+        """The value the network works with; raises CommitmentsError where the text is not JSON."""
+        if self.text is None or not self.is_json:
+            raise CommitmentsError(f"no value to work with: {self.reason}")
+        try:
+            return json.loads(self.text)
+        except RecursionError as error:
+            raise CommitmentsError(f"nested too deeply: {self.reason}") from error
+
+    def compact(self) -> bytes:
+        """JSON_c of the value: sorted keys, no spaces, ASCII; what the network hashes (§5.2)."""
+        value = self.parsed()
+        try:
+            return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+        except RecursionError as error:
+            raise CommitmentsError(f"nested too deeply: {self.reason}") from error
+
+
+@dataclass(frozen=True)
+class DecodedCommitments:
+    """Commitments of n rows.
+
+    sketches: list<int64> [n]; a null list where a row has no value for some position.
+    irregular: by row, every row that the int64 values alone do not describe exactly.
+    """
+
+    sketches: pa.ListArray
+    irregular: dict[int, IrregularJson]
+
+
+def encode_spaced(sketches: pa.ListArray) -> pa.StringArray:
+    """The text a window file stores (§8.2), one per row.
+
+    sketches: list<int64> without nulls; at most 2 GiB of text. Raises CommitmentsError on nulls.
+    """
+    return _encode(sketches, _SPACED)
+
+
+def encode_compact(sketches: pa.ListArray) -> pa.StringArray:
+    """JSON_c of the commitments (§5.2), one per row; arguments as `encode_spaced`."""
+    return _encode(sketches, _COMPACT)
+
+
+def commitments_hash(sketches: pa.ListArray) -> list[bytes]:
+    """SHA-256 of each row's compact text (§5.2), 32 bytes each; arguments as `encode_spaced`."""
+    hashes: list[bytes] = []
+    for start in range(0, len(sketches), _HASH_ROWS):
+        texts = encode_compact(sketches.slice(start, _HASH_ROWS)).cast(pa.binary())
+        hashes.extend(hashlib.sha256(text.as_buffer()).digest() for text in texts)
+    return hashes
+
+
+def decode_spaced(texts: pa.StringArray) -> DecodedCommitments:
+    """Values of the commitment texts of a window file. Never raises on any text."""
+    canonical = pc.fill_null(pc.match_substring_regex(texts, _CANONICAL), False)
+    if pc.all(canonical).as_py():
+        return DecodedCommitments(_decode_canonical(texts), {})
+    regular_rows = pc.indices_nonzero(canonical)
+    other_rows = pc.indices_nonzero(pc.invert(canonical))
+    lists: list[list[int] | None] = []
+    irregular: dict[int, IrregularJson] = {}
+    for row in other_rows.to_pylist():
+        values, problem = _decode_row(texts[row])
+        lists.append(values)
+        if problem is not None:
+            irregular[row] = problem
+    decoded = pa.concat_arrays(
+        [_decode_canonical(texts.take(regular_rows)), pa.array(lists, pa.list_(pa.int64()))]
+    )
+    order = pc.array_sort_indices(pa.concat_arrays([regular_rows, other_rows]))
+    return DecodedCommitments(decoded.take(order), irregular)
+
+
+def parse_json(text: pa.StringScalar) -> tuple[Any, IrregularJson | None]:
+    """The value of one untrusted JSON text, parsed as the network parses it but within bounds.
+
+    A text that is null, not UTF-8, longer than MAX_JSON_BYTES, nested too deeply or not JSON
+    comes back as (None, what is wrong with it).
+    """
+    if not text.is_valid:
+        return None, IrregularJson(None, "null instead of JSON text", is_json=False)
+    raw = text.as_buffer()
+    if raw.size > MAX_JSON_BYTES:
+        reason = f"{raw.size} bytes of irregular JSON, more than {MAX_JSON_BYTES}"
+        return None, IrregularJson(None, reason, is_json=False)
+    try:
+        string = raw.to_pybytes().decode()
+    except UnicodeDecodeError as error:
+        return None, IrregularJson(None, f"not UTF-8 at byte {error.start}", is_json=False)
+    try:
+        return json.loads(string), None
+    except (ValueError, RecursionError) as error:
+        return None, IrregularJson(string, f"not JSON: {error}", is_json=False)
+
+
+def _encode(sketches: pa.ListArray, form: tuple[str, str, str]) -> pa.StringArray:
+    values = sketches.flatten()
+    if sketches.null_count or values.null_count:
+        raise CommitmentsError(
+            f"{sketches.null_count} rows and {values.null_count} positions have no sketch; "
+            "every token needs one"
+        )
+    opening, between, closing = form
+    offsets = pc.subtract(sketches.offsets, sketches.offsets[0])
+    digits = pa.ListArray.from_arrays(offsets, values.cast(pa.string()))
+    texts = pc.binary_join_element_wise(opening, pc.binary_join(digits, between), closing, "")
+    empty = pc.equal(pc.list_value_length(sketches), 0)
+    return pc.if_else(empty, "[]", texts) if pc.any(empty).as_py() else texts
+
+
+def _decode_canonical(texts: pa.StringArray) -> pa.ListArray:
+    """list<int64> of texts that all match _CANONICAL."""
+    opening, between, closing = _SPACED
+    bodies = pc.binary_slice(texts.cast(pa.binary()), len(opening), -len(closing))
+    digits = pc.split_pattern(bodies, between.encode())
+    values = digits.flatten().cast(pa.string()).cast(pa.int64())
+    return pa.ListArray.from_arrays(digits.offsets, values)
+
+
+def _decode_row(text: pa.StringScalar) -> tuple[list[int] | None, IrregularJson | None]:
+    """One row's sketches, where it has them all, and what the int64 values leave out."""
+    entries, problem = parse_json(text)
+    if problem is not None:
+        return None, problem
+    if not isinstance(entries, list):
+        kind = type(entries).__name__
+        return None, IrregularJson(text.as_py(), f"a {kind} instead of a list", is_json=True)
+    values: list[int] = []
+    extra: str | None = None
+    for position, entry in enumerate(entries):
+        fault = _entry_fault(entry)
+        if fault is not None:
+            return None, IrregularJson(text.as_py(), f"entry {position}: {fault}", is_json=True)
+        if extra is None and len(entry) > 1:
+            extra = f"entry {position}: {len(entry) - 1} keys beside 'sketch'"
+        values.append(entry["sketch"])
+    return values, None if extra is None else IrregularJson(text.as_py(), extra, is_json=True)
+
+
+def _entry_fault(entry: object) -> str | None:
+    """Why an entry has no sketch that an int64 can hold."""
+    if not isinstance(entry, dict):
+        return f"a {type(entry).__name__} instead of an object"
+    if "sketch" not in entry:
+        return "no 'sketch'"
+    value = entry["sketch"]
+    if type(value) is not int:
+        return f"sketch is a {type(value).__name__}, not an integer"
+    return None if value in _INT64 else "sketch does not fit 64 bits"

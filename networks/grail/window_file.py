@@ -1,0 +1,205 @@
+"""The window file: one Parquet object a miner and window (grail-protocol §8).
+
+Writing takes flat record batches and makes one row group, as the network's own writer does.
+Reading takes a file that anyone may have uploaded: what it can expand to is bounded before a
+value is read, and rows then come in batches. Reading a whole file holds at most twice the bound
+that window_guards sets.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.networks.grail.window_guards import (
+    MAX_ROWS,
+    IncompleteRollouts,
+    MistypedWindowFile,
+    corrupt,
+    leaf_types,
+    open_parquet,
+    refuse_invalid_text,
+)
+from windrow.networks.grail.window_schema import (
+    FLAT_SCHEMA,
+    WIRE_SCHEMA,
+    IrregularText,
+    flat_to_wire,
+    wire_to_flat,
+)
+
+Source: TypeAlias = str | PathLike[str] | bytes | BinaryIO
+"""A path, the file's bytes, or a seekable binary file."""
+
+BATCH_ROWS: Final = 256
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class WindowHeader:
+    """A file's own statement about itself; only wallet and window_start are ever checked.
+
+    A key that is absent is None. timestamp: unix seconds. rows: counted by the footer.
+    """
+
+    wallet: str | None
+    window_start: int | None
+    window_length: int | None
+    inference_count: int | None
+    timestamp: float | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class WindowFile:
+    """A window file in memory. rollouts: FLAT_SCHEMA. irregular: texts the columns cannot carry."""
+
+    header: WindowHeader
+    rollouts: pa.Table
+    irregular: tuple[IrregularText, ...]
+
+
+@dataclass
+class WindowReader:
+    """A window file open for reading; `irregular` fills as batches are drawn."""
+
+    header: WindowHeader
+    _parquet: Any = field(repr=False)
+    irregular: list[IrregularText] = field(default_factory=list)
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Flat record batches of at most `rows` rows, in file order; may be drawn again.
+
+        Raises CorruptWindowFile on damaged data, MistypedWindowFile on text that is not UTF-8.
+        """
+        self.irregular.clear()
+        first_row = 0
+        wire_batches = self._parquet.iter_batches(rows, columns=sorted(leaf_types(WIRE_SCHEMA)))
+        while True:
+            try:
+                wire = next(wire_batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise corrupt(f"unreadable rows after row {first_row}", error) from error
+            if wire is None:
+                return
+            refuse_invalid_text(wire, first_row)
+            flat, irregular = wire_to_flat(wire, first_row=first_row)
+            self.irregular.extend(irregular)
+            first_row += wire.num_rows
+            yield flat
+
+
+def write_window_file(
+    sink: str | PathLike[str] | BinaryIO,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    wallet: str,
+    window_start: int,
+    timestamp: float,
+) -> int:
+    """Write flat record batches as one window file (§8.2); the number of rows written.
+
+    wallet: the miner's hotkey. timestamp: unix seconds. Nothing is written before every batch
+    has been drawn. Raises MistypedWindowFile where a batch is not of FLAT_SCHEMA and
+    IncompleteRollouts where there is no row or a value is null.
+    """
+    wire = [
+        flat_to_wire(part) for batch in batches for part in _checked_parts(batch) if part.num_rows
+    ]
+    rows: int = sum(batch.num_rows for batch in wire)
+    if not rows:
+        raise IncompleteRollouts(
+            f"window {window_start} has no rollouts; an empty file earns nothing and is not written"
+        )
+    header = {
+        "wallet": wallet,
+        "window_start": str(window_start),
+        "window_length": str(WINDOW_BLOCKS),
+        "inference_count": str(rows),
+        "timestamp": repr(float(timestamp)),
+    }
+    pq.write_table(
+        pa.Table.from_batches(wire, WIRE_SCHEMA).replace_schema_metadata(header),
+        sink,
+        version="2.6",
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=True,
+        write_statistics=True,
+        row_group_size=MAX_ROWS,
+    )
+    return rows
+
+
+def read_window_file(source: Source) -> WindowFile:
+    """A whole window file. Raises what `open_window_file` and `WindowReader.batches` raise."""
+    reader = open_window_file(source)
+    rollouts = pa.Table.from_batches(reader.batches(), FLAT_SCHEMA)
+    return WindowFile(reader.header, rollouts, tuple(reader.irregular))
+
+
+def open_window_file(source: Source) -> WindowReader:
+    """A reader of an untrusted window file, after every check that needs no values.
+
+    Raises CorruptWindowFile, OversizedWindowFile or MistypedWindowFile (§8.2, §11.1 F1-F2).
+    """
+    parquet = open_parquet(_open(source))
+    return WindowReader(_header(parquet.metadata), parquet)
+
+
+def _open(source: Source) -> pa.NativeFile:
+    if isinstance(source, bytes):
+        return pa.BufferReader(source)
+    if isinstance(source, str | PathLike):
+        return pa.OSFile(str(source))
+    return pa.PythonFile(source, mode="r")
+
+
+def _checked_parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in parts of BATCH_ROWS, once every value is known to be there."""
+    if batch.schema.names != FLAT_SCHEMA.names:
+        wrong = sorted(set(batch.schema.names) ^ set(FLAT_SCHEMA.names))
+        raise MistypedWindowFile(
+            f"rollouts must have the columns of FLAT_SCHEMA in its order; differing: {wrong}"
+        )
+    for wanted, column in zip(FLAT_SCHEMA, batch.columns, strict=True):
+        if column.type != wanted.type:
+            raise MistypedWindowFile(
+                f"rollouts column {wanted.name} is {column.type}, must be {wanted.type}"
+            )
+        missing = column.null_count
+        if pa.types.is_list(wanted.type):
+            missing += column.flatten().null_count
+        if missing:
+            raise IncompleteRollouts(f"rollouts column {wanted.name} holds {missing} null values")
+    for start in range(0, batch.num_rows, BATCH_ROWS):
+        yield batch.slice(start, BATCH_ROWS)
+
+
+def _header(metadata: Any) -> WindowHeader:
+    texts = metadata.metadata or {}
+
+    def read(key: str, convert: Callable[[str], _T]) -> _T | None:
+        raw = texts.get(key.encode())
+        if raw is None:
+            return None
+        try:
+            return convert(raw.decode())
+        except (ValueError, OverflowError) as error:
+            raise MistypedWindowFile(
+                f"window file metadata {key} is {raw!r:.80}, not {convert.__name__}"
+            ) from error
+
+    return WindowHeader(
+        wallet=read("wallet", str),
+        window_start=read("window_start", int),
+        window_length=read("window_length", int),
+        inference_count=read("inference_count", int),
+        timestamp=read("timestamp", float),
+        rows=metadata.num_rows,
+    )

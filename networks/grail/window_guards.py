@@ -1,0 +1,171 @@
+"""Everything that refuses a window file before its rows are read.
+
+A file comes from anyone with a bucket (grail-protocol §8.2, §11.1). Size, claimed counts, what the
+pages expand to, columns and their types are all settled here before the first row is read.
+"""
+
+from collections import Counter
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from windrow import WindrowError
+from windrow.networks.grail.constants import MAX_FILE_BYTES
+from windrow.networks.grail.parquet_bounds import DamagedPages, ExcessivePages, PageBudget
+from windrow.networks.grail.window_schema import WIRE_SCHEMA
+
+MIN_PARQUET_BYTES: Final = 12
+MAX_ROWS: Final = 2**18
+MAX_COLUMNS: Final = 64
+MAX_EXPANDED_BYTES: Final = 3 * 2**29  # 1.5 GiB; a full 350 MiB file of honest rows takes 0.9
+EXPANSION_ALLOWANCE: Final = (256 * 2**20, 16)
+"""A file may expand to the first number plus the second times its size, so that memory has to be
+paid for with bytes uploaded; honest rows expand threefold."""
+
+_THRIFT_STRING_BYTES: Final = 2**20
+_THRIFT_ITEMS: Final = 4096
+_CORRUPT: Final = "corrupt_parquet"
+
+
+class WindowFileError(WindrowError):
+    """A window file that cannot be written or read.
+
+    network_reason: the reason a Grail validator records when it bans for this file
+    (grail-validation §3.5), None where it ignores the file without a ban.
+    """
+
+    def __init__(self, message: str, *, network_reason: str | None = None) -> None:
+        super().__init__(message)
+        self.network_reason = network_reason
+
+
+class CorruptWindowFile(WindowFileError):
+    """Not a Parquet file, damaged, or with a null rollout_group."""
+
+
+class OversizedWindowFile(WindowFileError):
+    """More bytes, rows, columns or expanded values than a window file may have."""
+
+
+class MistypedWindowFile(WindowFileError):
+    """A column is missing, has another type, or holds text that is not UTF-8."""
+
+
+class IncompleteRollouts(WindowFileError):
+    """Rollouts that must not be written: none at all, or a value that is null."""
+
+
+def open_parquet(file: pa.NativeFile) -> Any:
+    """The pyarrow ParquetFile of an untrusted window file that is safe to read row by row.
+
+    Raises CorruptWindowFile, OversizedWindowFile or MistypedWindowFile.
+    """
+    size = file.size()
+    if size > MAX_FILE_BYTES:
+        raise OversizedWindowFile(
+            f"window file of {size} bytes; validators ignore more than {MAX_FILE_BYTES}"
+        )
+    if size < MIN_PARQUET_BYTES:
+        raise corrupt(f"{size} bytes are too few for a Parquet file")
+    try:
+        parquet = pq.ParquetFile(
+            file,
+            thrift_string_size_limit=_THRIFT_STRING_BYTES,
+            thrift_container_size_limit=_THRIFT_ITEMS,
+        )
+        schema = parquet.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise corrupt("unreadable footer", error) from error
+    _refuse_oversize(file, parquet.metadata)
+    _refuse_mistyped(schema)
+    _refuse_null_groups(parquet)
+    return parquet
+
+
+def refuse_invalid_text(batch: pa.RecordBatch, first_row: int) -> None:
+    """Raise MistypedWindowFile where a text of a batch is not UTF-8."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise MistypedWindowFile(
+                f"window file column {name}, from row {first_row}: {error}"
+            ) from error
+
+
+def leaf_types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """Types by dotted path, structs taken apart; names that occur twice in one place left out."""
+    types: dict[str, pa.DataType] = {}
+    pending = [("", list(schema))]
+    while pending:
+        prefix, fields = pending.pop()
+        occurrences = Counter(field.name for field in fields)
+        for field in fields:
+            if occurrences[field.name] > 1:
+                continue
+            if pa.types.is_struct(field.type):
+                pending.append((f"{prefix}{field.name}.", list(field.type)))
+            else:
+                types[prefix + field.name] = field.type
+    return types
+
+
+def corrupt(what: str, error: Exception | None = None) -> CorruptWindowFile:
+    """The error for a file that a validator bans for as corrupt_parquet."""
+    detail = f": {error}" if error else ""
+    return CorruptWindowFile(
+        f"not a usable window file: {what}{detail}"[:500], network_reason=_CORRUPT
+    )
+
+
+def _refuse_oversize(file: pa.NativeFile, metadata: Any) -> None:
+    for count, most, what in (
+        (metadata.num_rows, MAX_ROWS, "rows"),
+        (metadata.num_columns, MAX_COLUMNS, "columns"),
+    ):
+        if not 0 <= count <= most:
+            raise OversizedWindowFile(f"window file claims {count} {what}; at most {most} are read")
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != metadata.num_rows:
+        raise corrupt("the footer's row groups do not add up to its rows")
+    base, factor = EXPANSION_ALLOWANCE
+    budget = PageBudget(file, min(MAX_EXPANDED_BYTES, base + factor * file.size()))
+    try:
+        budget.charge_file(metadata)
+    except ExcessivePages as error:
+        raise OversizedWindowFile(f"window file refused before reading: {error}") from error
+    except DamagedPages as error:
+        raise corrupt(str(error)) from error
+
+
+def _refuse_mistyped(schema: pa.Schema) -> None:
+    found = leaf_types(schema)
+    for path, wanted in leaf_types(WIRE_SCHEMA).items():
+        if path not in found:
+            raise MistypedWindowFile(f"window file has no column {path}, or has it twice")
+        if _plain(found[path]) != wanted:
+            raise MistypedWindowFile(
+                f"window file column {path} is {found[path]}, must be {wanted}"
+            )
+
+
+def _plain(found: pa.DataType) -> pa.DataType:
+    """The wire's type for the other Arrow forms that writers give texts and lists."""
+    if pa.types.is_dictionary(found):
+        return _plain(found.value_type)
+    if pa.types.is_large_string(found) or pa.types.is_string_view(found):
+        return pa.string()
+    if pa.types.is_large_list(found):
+        return pa.list_(found.value_type)
+    return found
+
+
+def _refuse_null_groups(parquet: Any) -> None:
+    try:
+        groups = parquet.read(columns=["rollout_group"]).column(0)
+    except (pa.ArrowException, OSError) as error:
+        raise corrupt("unreadable column rollout_group", error) from error
+    if groups.null_count:
+        row = groups.is_null().index(True).as_py()
+        raise corrupt(f"{groups.null_count} rows without a rollout_group, the first is row {row}")
