@@ -16,19 +16,19 @@ _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class UnsupportedArchitectureError(WindrowError):
+class UnsupportedArchitecture(WindrowError):
     """The model does not split into a base model and a linear output head."""
 
 
-class InvalidSequenceError(WindrowError):
+class InvalidSequence(WindrowError):
     """A token sequence the model cannot read."""
 
 
-class NonFiniteActivationsError(WindrowError):
+class NonFiniteActivations(WindrowError):
     """The model produced NaN or infinity; a proof of that would be rejected."""
 
 
-class ForwardOutOfMemoryError(WindrowError):
+class ForwardOutOfMemory(WindrowError):
     """Not even one sequence at a time fits the device."""
 
 
@@ -50,20 +50,20 @@ class CausalModel:
     def of(cls, model: Any) -> "CausalModel":
         """Split a loaded transformers model, with its dropout switched off.
 
-        Raises UnsupportedArchitectureError unless it has `model` and a linear `lm_head`, as the
+        Raises UnsupportedArchitecture unless it has `model` and a linear `lm_head`, as the
         Qwen2 and Llama families do, and an integer token id to pad with.
         """
         base, head = getattr(model, "model", None), getattr(model, "lm_head", None)
         name = type(model).__name__
         if not isinstance(base, nn.Module) or not isinstance(head, nn.Linear):
-            raise UnsupportedArchitectureError(
+            raise UnsupportedArchitecture(
                 f"{name} has no `model` and linear `lm_head`, so its hidden states cannot be "
                 "proved; use a checkpoint of the Qwen2 or Llama families"
             )
         config = model.config
         pad = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
         if not isinstance(pad, int) or not 0 <= pad < config.vocab_size:
-            raise UnsupportedArchitectureError(
+            raise UnsupportedArchitecture(
                 f"{name}: pad token id {pad!r} is not one token of its vocabulary; "
                 "set pad_token_id in the checkpoint's config.json"
             )
@@ -71,13 +71,13 @@ class CausalModel:
         return cls(base, head, name, pad, config.vocab_size, config.max_position_embeddings)
 
     def check(self, sequence: NDArray[np.int32]) -> None:
-        """Raises InvalidSequenceError for an empty or too long sequence or an unknown token."""
+        """Raises InvalidSequence for an empty or too long sequence or an unknown token."""
         if not 0 < len(sequence) <= self.context:
-            raise InvalidSequenceError(
+            raise InvalidSequence(
                 f"a sequence of {len(sequence)} tokens; {self.name} reads 1 to {self.context}"
             )
         if sequence.min() < 0 or sequence.max() >= self.vocabulary:
-            raise InvalidSequenceError(
+            raise InvalidSequence(
                 f"token ids {sequence.min()} to {sequence.max()} in a sequence; {self.name} knows "
                 f"0 to {self.vocabulary - 1}: check that they were made for this checkpoint"
             )
@@ -88,7 +88,7 @@ def hidden_states(model: CausalModel, sequences: Sequence[NDArray[np.int32]]) ->
 
     sequences: int32 [L] each, checked by `CausalModel.check`. The tensors are views of one
     padded tensor in the model's dtype and on its device.
-    Raises NonFiniteActivationsError if one holds NaN or infinity.
+    Raises NonFiniteActivations if one holds NaN or infinity.
     """
     tokens = np.full((len(sequences), max(map(len, sequences))), model.pad_token_id, np.int64)
     mask = np.zeros_like(tokens)
@@ -103,9 +103,9 @@ def hidden_states(model: CausalModel, sequences: Sequence[NDArray[np.int32]]) ->
     ).last_hidden_state
     hidden = [padded[row, : len(sequence)] for row, sequence in enumerate(sequences)]
     for row, states in enumerate(hidden):
-        # A float32 sum is finite only if every term is, and needs no temporary of that size.
+        # A sum is finite only if every term is: one pass, no mask of that size.
         if not torch.isfinite(states.sum(dtype=torch.float32)):
-            raise NonFiniteActivationsError(
+            raise NonFiniteActivations(
                 f"{model.name} gives NaN or infinite hidden states for sequence {row} of a "
                 f"sub-batch of {len(sequences)}; its weights are damaged or overflow "
                 f"{states.dtype}: fetch the checkpoint again"
@@ -117,7 +117,7 @@ def in_sub_batches(count: int, size: int, step: Callable[[int, int], list[Result
     """step(start, stop) over consecutive sub-batches of `size` items, results in order.
 
     When a step runs out of device memory the size halves for the rest of the call (§6.2).
-    Raises ForwardOutOfMemoryError when a single item does not fit.
+    Raises ForwardOutOfMemory when a single item does not fit.
     """
     results: list[Result] = []
     while len(results) < count:
@@ -128,7 +128,7 @@ def in_sub_batches(count: int, size: int, step: Callable[[int, int], list[Result
             continue
         except torch.OutOfMemoryError as error:
             if size == 1:
-                raise ForwardOutOfMemoryError(
+                raise ForwardOutOfMemory(
                     f"sequence {start} alone does not fit the device's memory ({error}); "
                     "lower the generation server's share or use a larger GPU"
                 ) from error

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from windrow.engine.forward import (
     CausalModel,
-    InvalidSequenceError,
-    NonFiniteActivationsError,
+    InvalidSequence,
+    NonFiniteActivations,
     hidden_states,
     in_sub_batches,
 )
@@ -29,7 +29,7 @@ class ModelProver:
     """`engine.ports.Prover` over a loaded transformers model, on the model's device."""
 
     def __init__(self, model: Any) -> None:
-        """Raises UnsupportedArchitectureError, see `CausalModel.of`."""
+        """Raises UnsupportedArchitecture, see `CausalModel.of`."""
         self._model = CausalModel.of(model)
 
     def prove(
@@ -43,12 +43,12 @@ class ModelProver:
         sequences: int32 [L], prompt and completion; prompt_lengths: in [1, L];
         coefficients: int8 [16]. Only one sub-batch's hidden states exist at a time, and
         log-probs are made for completion tokens only.
-        Raises InvalidSequenceError, NonFiniteActivationsError, ForwardOutOfMemoryError.
+        Raises InvalidSequence, NonFiniteActivations, ForwardOutOfMemory.
         """
         for sequence, prompt_length in zip(sequences, prompt_lengths, strict=True):
             self._model.check(sequence)
             if not 1 <= prompt_length <= len(sequence):
-                raise InvalidSequenceError(
+                raise InvalidSequence(
                     f"prompt length {prompt_length} of a sequence of {len(sequence)} tokens; "
                     "a prompt has at least one token and lies within its sequence"
                 )
@@ -91,7 +91,7 @@ class ModelProver:
             predicting, head.weight, targets.to(predicting.device), bias=head.bias
         )
         if not torch.isfinite(logprobs).all():
-            raise NonFiniteActivationsError(
+            raise NonFiniteActivations(
                 f"{self._model.name} gives NaN or infinite log-probs; "
                 "its output head is damaged: fetch the checkpoint again"
             )

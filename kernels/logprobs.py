@@ -42,7 +42,7 @@ def chosen_logprobs(
     each in [0, V); bias: [V].
     Logits are made in the model's dtype, as its lm_head would, and cast to float32 before the
     softmax. Only one block of them exists at a time (`CPU_BLOCK`, `ACCELERATOR_BLOCK` unless
-    given); a running logsumexp joins the blocks. Equal inputs and block give equal bits.
+    given). Equal inputs and block give equal bits.
     Raises LogprobInputError for shapes that do not fit or targets outside the vocabulary.
     """
     _check(hidden, head, targets)
@@ -57,17 +57,18 @@ def chosen_logprobs(
 def _row_logprobs(
     hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None, width: int
 ) -> Tensor:
-    total = torch.full(targets.shape, -torch.inf, device=hidden.device)
-    chosen = torch.empty_like(total)
+    totals = []
+    chosen = torch.empty(targets.shape, dtype=torch.float32, device=hidden.device)
     for start in range(0, len(head), width):
         part = slice(start, start + width)
         logits = linear(hidden, head[part], None if bias is None else bias[part]).float()
-        total = torch.logaddexp(total, torch.logsumexp(logits, dim=1))
+        totals.append(torch.logsumexp(logits, dim=1))
         column = targets - start
         inside = (column >= 0) & (column < logits.shape[1])
         picked = logits.gather(1, column.clamp(0, logits.shape[1] - 1).unsqueeze(1)).squeeze(1)
         chosen = torch.where(inside, picked, chosen)
-    return chosen - total
+    # Joining all blocks at once rounds once; a running logsumexp would round at every block.
+    return chosen - torch.logsumexp(torch.stack(totals), dim=0)
 
 
 def _check(hidden: Tensor, head: Tensor, targets: Tensor) -> None:

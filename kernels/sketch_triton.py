@@ -1,7 +1,8 @@
 """Fused activation sketches for CUDA: one program reads one row once (grail-protocol §4.2).
 
 Its oracle is `windrow.kernels.sketch.torch_sketches`; tests/kernels/test_sketch_triton.py
-compares the two on a GPU, or under TRITON_INTERPRET=1 without one.
+compares the two on a GPU, or under TRITON_INTERPRET=1 without one. So far it has run in the
+interpreter and been compiled for sm_90, not run on a device.
 """
 
 import numpy as np
@@ -28,7 +29,7 @@ def fused_sketches(
         _sketch_row[(rows,)](
             hidden.contiguous(),
             coefficients.contiguous(),
-            torch.tensor(_float32_at_or_above(thresholds), device=hidden.device),
+            _float32_at_or_above(thresholds).to(hidden.device),
             sketches,
             width,
             modulus,
@@ -40,11 +41,11 @@ def fused_sketches(
     return sketches
 
 
-def _float32_at_or_above(thresholds: tuple[float, ...]) -> list[float]:
+def _float32_at_or_above(thresholds: tuple[float, ...]) -> Tensor:
     """Least float32 not under each edge: comparing a float32 with it equals the float64 test."""
     rounded = np.array(thresholds, np.float32)
-    low = rounded.astype(np.float64) < thresholds
-    return np.where(low, np.nextafter(rounded, np.float32(np.inf)), rounded).tolist()  # type: ignore[no-any-return]
+    above = np.nextafter(rounded, np.float32(np.inf))
+    return torch.from_numpy(np.where(rounded.astype(np.float64) < thresholds, above, rounded))
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from tests.support.tiny_qwen2 import random_sequences, tiny_qwen2
 
-from windrow.engine.forward import InvalidSequenceError, NonFiniteActivationsError
+from tests.support.tiny_qwen2 import random_sequences, tiny_qwen2
+from windrow.engine.forward import InvalidSequence, NonFiniteActivations
 from windrow.engine.ports import Prover
 from windrow.engine.proving import ModelProver
 from windrow.kernels.sketch import activation_sketches
@@ -59,7 +59,7 @@ def test_out_of_memory_gives_the_same_proofs_in_smaller_passes() -> None:
 
 @pytest.mark.parametrize("prompt", [0, 11, -1])
 def test_prompts_outside_their_sequence_are_named(prompt: int) -> None:
-    with pytest.raises(InvalidSequenceError):
+    with pytest.raises(InvalidSequence):
         ModelProver(tiny_qwen2()).prove(random_sequences(10), [prompt], COEFFICIENTS)
 
 
@@ -71,5 +71,5 @@ def test_damaged_output_head_gives_no_proof() -> None:
     model = tiny_qwen2()
     with torch.no_grad():
         model.lm_head.weight[7, 7] = torch.nan
-    with pytest.raises(NonFiniteActivationsError):
+    with pytest.raises(NonFiniteActivations):
         ModelProver(model).prove(random_sequences(10), [4], COEFFICIENTS)
