@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 class Evaluation:
     """Reward and success of one completion (grail-protocol §12).
 
-    components: the unweighted reward parts by name, for the lake and for people.
+    components: the unweighted reward parts by name, in the network's order.
+    tests_passed, tests_total: programs run, where the environment runs any.
     """
 
     reward: float
     success: bool
     components: Mapping[str, float] = field(default_factory=dict)
+    tests_passed: int = 0
+    tests_total: int = 0

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 NOBODY = 65534
 REPORT_FD = 3
@@ -169,13 +170,13 @@ def parse_report(text: bytes) -> Report:
 def answer(job: dict[str, object], limits: dict[str, int]) -> dict[str, object]:
     match job:
         case {"left": str(left), "right": str(right)}:
-            return in_child(lambda: equal(left, right), limits)
+            return in_child(partial(equal, left, right), limits)
         case {"code": str(code), "tests": list(tests)}:
-            syntax = in_child(lambda: compiles(code), limits)
+            syntax = in_child(partial(compiles, code), limits)
             if not syntax["passed"]:
                 return {"syntax": syntax, "tests": []}
             programs = [f"{code}\n\n{test}" for test in tests]
-            reports = [in_child(lambda p=program: runs(p), limits) for program in programs]
+            reports = [in_child(partial(runs, program), limits) for program in programs]
             return {"syntax": syntax, "tests": reports}
         case _:
             raise ValueError("no such job")
@@ -205,7 +206,7 @@ def main() -> None:
         equal("x + 1", "1 + x")  # imports SymPy and fills its caches before the first fork
     gc.collect()
     gc.freeze()
-    trial = in_child(lambda: runs("import math\nassert math.floor(1.5) == 1"), limits)
+    trial = in_child(partial(runs, "import math\nassert math.floor(1.5) == 1"), limits)
     if not trial["passed"]:
         sys.exit(f"a harmless program failed: {trial['error']}")
     print("ready", flush=True)  # noqa: T201 - the answer stream
