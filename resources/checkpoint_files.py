@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
 
@@ -173,6 +172,8 @@ def weights_hash(directory: Path) -> str:
     Tensors of all weight files together, in their stored type, row-major.
     Raises DamagedWeights.
     """
+    import torch  # heavy, and of use only where there are weights to read
+
     digest = xxhash.xxh3_128()
     for name, path in sorted(weight_files(directory).items()):
         with safe_open(path, framework="pt") as file:
@@ -190,7 +191,7 @@ def weight_files(directory: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(directory.glob("*.safetensors")):
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 names = list(file.keys())
         except SafetensorError as error:
             raise DamagedWeights(f"{path.name} is no whole safetensors file: {error}") from error

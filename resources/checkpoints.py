@@ -36,6 +36,7 @@ from windrow.resources.checkpoint_files import (
     check_manifest,
     verify_checkpoint,
 )
+from windrow.resources.files import naming_disk_errors
 from windrow.resources.object_store import ObjectStore
 
 MAX_SIGNATURE_BYTES: Final = 4096
@@ -88,29 +89,40 @@ class CheckpointCache:
     def fetch(self, window: int) -> VerifiedCheckpoint:
         """The checkpoint of this window, from the cache when all of it verifies again.
 
-        Raises CheckpointError, MalformedMetadata (skip the windows that use it) and
-        ObjectStoreError; nothing of a failed attempt stays in the cache.
+        Raises CheckpointError, MalformedMetadata (skip the windows that use it), ObjectStoreError,
+        DiskFull and PathRefused; nothing of a failed attempt stays in the cache.
         """
         place = self.root / f"checkpoint-{window}"
-        if place.exists():
-            try:
-                return verify_checkpoint(place, self.trainer_hotkey)
-            except (CheckpointError, MalformedMetadata) as error:
-                _log.warning("fetching checkpoint %d again: %s", window, error)
-                self._discard(place)
+        with naming_disk_errors(place):
+            return self._cached(place) or self._fetched(window, place)
+
+    def _cached(self, place: Path) -> VerifiedCheckpoint | None:
+        if not place.exists():
+            return None
+        try:
+            return verify_checkpoint(place, self.trainer_hotkey)
+        except (CheckpointError, MalformedMetadata) as error:
+            _log.warning("%s is fetched again: %s", place, error)
+        # Out of sight at once, whatever becomes of the deletion.
+        doomed = self._partial(place)
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+        return None
+
+    def _fetched(self, window: int, place: Path) -> VerifiedCheckpoint:
         metadata, files = self._inspect(window)
-        partial = self._partial(window)
-        partial.mkdir(parents=True)
+        partial = self._partial(place)
+        partial.mkdir()
         try:
             self._download(metadata, files, partial)
             verified = verify_checkpoint(partial, self.trainer_hotkey)
-            try:
-                partial.rename(place)
-            except OSError as error:
-                if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
-                    raise
-                # Another process was faster; what it put there counts.
-                return verify_checkpoint(place, self.trainer_hotkey)
+            partial.rename(place)
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
+            # Another process was faster; what it put there counts.
+            return verify_checkpoint(place, self.trainer_hotkey)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return replace(verified, directory=place)
@@ -205,15 +217,8 @@ class CheckpointCache:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _partial(self, window: int) -> Path:
-        return self.root / f"checkpoint-{window}.{os.getpid()}.{secrets.token_hex(4)}.partial"
-
-    def _discard(self, place: Path) -> None:
-        """Take a damaged checkpoint out of sight at once, then delete it."""
-        doomed = place.with_name(f"{place.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
-        with contextlib.suppress(FileNotFoundError):
-            place.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+    def _partial(self, place: Path) -> Path:
+        return place.with_name(f"{place.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
 
 
 def _check_agreement(full: CheckpointMetadata, delta: CheckpointMetadata) -> None:

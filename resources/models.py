@@ -4,7 +4,7 @@ Nothing of a checkpoint is trusted: only safetensors are read, no code that it b
 its configuration, tokenizer and weights must agree with each other before memory is taken.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class LoadedCheckpoint:
     weights_hash: XXH3-128 of the weights as stored.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    model: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerFast = field(repr=False)
     metadata: CheckpointMetadata
     device: torch.device
     dtype: torch.dtype

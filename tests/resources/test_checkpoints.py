@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bittensor_core import Keypair
 
+from tests.support.disks import run_on_failing_disks
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.networks.grail.checkpoint import (
     MalformedMetadata,
@@ -297,7 +298,7 @@ def test_pruning_keeps_wanted_checkpoints_and_running_downloads(
     cache: CheckpointCache, tmp_path: Path
 ) -> None:
     cache.fetch(WINDOW)
-    running = cache._partial(330)
+    running = cache._partial(cache.root / "checkpoint-330")
     for path in (running, cache.root / "checkpoint-30", cache.root / "checkpoint-60.0x.partial"):
         path.mkdir()
     cache.prune({WINDOW})
@@ -326,3 +327,24 @@ def test_ready_marker_is_written_last(checkpoint: Path, tmp_path: Path) -> None:
     publish_full(store, verify_checkpoint(checkpoint), ready_window=330, sign=TRAINER.sign)
     assert store.keys[-3:] == [f"{FULL}/manifest.sig", f"{FULL}/FULL", ready_key(WINDOW, 330)]
     assert len(store.keys) == len(set(store.keys)) == len(store.list("grail/checkpoints/"))
+
+
+def test_disks_that_fail_are_named(bucket: Bucket, tmp_path: Path) -> None:
+    run_on_failing_disks(
+        f"""
+from windrow.resources.checkpoints import CheckpointCache, CheckpointTooLarge
+from windrow.resources.files import PathRefused
+from windrow.resources.object_store import open_bucket
+
+bucket = open_bucket({bucket.name!r})
+for root, error in ((small / "cache", CheckpointTooLarge), (read_only / "cache", PathRefused)):
+    try:
+        CheckpointCache(bucket, root).fetch({WINDOW})
+    except error:
+        assert not root.exists() or not list(root.iterdir())
+    else:
+        raise AssertionError(f"fetched to {{root}}")
+""",
+        small=tmp_path / "small",
+        read_only=tmp_path / "read_only",
+    )
