@@ -4,9 +4,10 @@ Nothing of a checkpoint is trusted: only safetensors are read, no code that it b
 its configuration, tokenizer and weights must agree with each other before memory is taken.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import transformers
@@ -18,7 +19,14 @@ from windrow import WindrowError
 from windrow.networks.grail.checkpoint import CheckpointMetadata
 from windrow.resources.checkpoint_files import DamagedWeights, VerifiedCheckpoint, weight_files
 from windrow.resources.checkpoint_tokenizer import load_tokenizer
-from windrow.resources.model_config import InconsistentCheckpoint, pad_token_id, read_config
+from windrow.resources.model_config import (
+    InconsistentCheckpoint,
+    UnsupportedModel,
+    pad_token_id,
+    read_config,
+)
+
+WEIGHT_TYPES: Final = ("F32", "F16", "BF16")
 
 
 class DeviceUnavailable(WindrowError):
@@ -96,13 +104,11 @@ def load_checkpoint(
 
 
 def _placement(device: str) -> tuple[torch.device, torch.dtype, str]:
+    if device == "cpu":
+        return torch.device(device), torch.float32, "sdpa"
+    if not re.fullmatch(r"cuda(:\d{1,3})?", device):
+        raise DeviceUnavailable(f"device {device!r:.40} is not cpu, cuda or cuda:<n>; name one")
     place = torch.device(device)
-    if place.type == "cpu":
-        return place, torch.float32, "sdpa"
-    if place.type != "cuda":
-        raise DeviceUnavailable(
-            f"device {device!r} is neither cpu nor cuda; the network knows no other"
-        )
     if not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count():
         raise DeviceUnavailable(
             f"device {device!r} is not there: {torch.cuda.device_count()} CUDA devices are "
@@ -141,7 +147,13 @@ def _read_tensors(empty: PreTrainedModel, directory: Path) -> dict[str, torch.Te
             raise InconsistentCheckpoint(f"{path}: no part of the model is called {name!r:.120}")
         wanted = list(expected[name].shape)
         with safe_open(path, framework="pt") as file:
-            shape = list(file.get_slice(name).get_shape())
+            stored = file.get_slice(name)
+            shape, dtype = list(stored.get_shape()), stored.get_dtype()
+        if dtype not in WEIGHT_TYPES:
+            raise UnsupportedModel(
+                f"{path}: tensor {name} is of type {dtype}, not {', '.join(WEIGHT_TYPES)}; only "
+                "plain weights can be proved"
+            )
         if shape != wanted:
             raise InconsistentCheckpoint(
                 f"{path}: tensor {name} has shape {shape}, config.json asks for {wanted}; weights "

@@ -203,8 +203,6 @@ def test_missing_chat_template_is_named(directory: Path) -> None:
 def test_absent_device_is_named(directory: Path) -> None:
     with pytest.raises(DeviceUnavailable, match="0 CUDA devices"):
         load(directory, device="cuda:0")
-    with pytest.raises(DeviceUnavailable, match="neither cpu nor cuda"):
-        load(directory, device="mps")
 
 
 def test_cuda_without_flash_attention_is_refused(
@@ -214,3 +212,15 @@ def test_cuda_without_flash_attention_is_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DeviceUnavailable, match="install flash-attn"):
         load(directory, device="cuda:0")
+
+
+@pytest.mark.parametrize("device", ["mps", "gpu", "cuda:x", ""])
+def test_unknown_device_is_named(directory: Path, device: str) -> None:
+    with pytest.raises(DeviceUnavailable, match="is not cpu, cuda or cuda:<n>"):
+        load(directory, device=device)
+
+
+def test_quantised_tensor_is_refused(directory: Path) -> None:
+    edit_weights(directory, lambda tensors: tensors.update({EMBEDDING: tensors[EMBEDDING].char()}))
+    with pytest.raises(UnsupportedModel, match="is of type I8, not F32, F16, BF16"):
+        load(directory)
