@@ -1,0 +1,111 @@
+"""A window's randomness, without and with recorded drand."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from windrow.resources.beacon import (
+    BlockHashBeacon,
+    MalformedRecording,
+    RecordedDrand,
+    RoundNotRecorded,
+)
+from windrow.resources.chain import FutureBlock
+from windrow.resources.development_chain import DevelopmentChain
+
+RECORDING = Path(__file__).parents[1] / "vectors" / "drand" / "quicknet_round1000.json"
+# Round 1000 lasts from this second for three (1692803367 + 999 * 3).
+ROUND_1000 = 1_692_806_364.0
+WINDOW = 30
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> DevelopmentChain:
+    """Block 30 came in the last second of round 1000."""
+    return DevelopmentChain(
+        tmp_path / "chain.sqlite",
+        seed="test",
+        genesis=ROUND_1000 + 2.5 - WINDOW * 12,
+        clock=lambda: ROUND_1000 + 13,
+    )
+
+
+def test_the_block_hash_alone(chain: DevelopmentChain) -> None:
+    beacon = BlockHashBeacon(chain).beacon(WINDOW)
+    assert beacon.block_hash == chain.block_hash(WINDOW)
+    assert beacon.randomness == hashlib.sha256(beacon.block_hash.encode()).hexdigest()
+    assert (beacon.use_drand, beacon.drand_round, beacon.source) == (False, None, "block_hash")
+
+
+def test_a_recorded_round_is_mixed_in(chain: DevelopmentChain) -> None:
+    beacon = RecordedDrand(chain, RECORDING).beacon(WINDOW)
+    drand = json.loads(RECORDING.read_text())["randomness"]
+    mixed = (chain.block_hash(WINDOW) + drand).encode()
+    assert beacon.randomness == hashlib.sha256(mixed).hexdigest()
+    assert (beacon.use_drand, beacon.drand_round) == (True, 1000)
+
+
+def test_a_round_that_is_not_recorded_is_an_error_not_a_fallback(chain: DevelopmentChain) -> None:
+    with pytest.raises(RoundNotRecorded, match="drand round 880"):
+        RecordedDrand(chain, RECORDING).beacon(0)
+
+
+def test_a_window_that_is_not_open_has_no_beacon(chain: DevelopmentChain) -> None:
+    for source in (BlockHashBeacon(chain), RecordedDrand(chain, RECORDING)):
+        with pytest.raises(FutureBlock):
+            source.beacon(60)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"signature": "00" * 48},
+        {"signature": "zz"},
+        {"signature": None},
+        {"randomness": "ff" * 32},
+        {"round": 0},
+        {"round": True},
+        {"round": "1000"},
+        {"chain_hash": "ab" * 32},
+    ],
+)
+def test_a_round_that_does_not_hold_is_refused(
+    chain: DevelopmentChain, tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = tmp_path / "rounds.json"
+    path.write_text(json.dumps(json.loads(RECORDING.read_text()) | change))
+    with pytest.raises(MalformedRecording, match=r"rounds\.json"):
+        RecordedDrand(chain, path)
+
+
+def test_many_rounds_in_one_file(chain: DevelopmentChain, tmp_path: Path) -> None:
+    path = tmp_path / "rounds.json"
+    entries = [
+        {"round": number, "signature": "0a" * 48, "randomness": ""} for number in range(880, 1000)
+    ]
+    for entry in entries:
+        digest = hashlib.sha256(bytes.fromhex(str(entry["signature"])))
+        entry["randomness"] = digest.hexdigest()
+    path.write_text(json.dumps({"rounds": entries}))
+    assert RecordedDrand(chain, path).beacon(0).drand_round == 880
+    path.write_text(
+        json.dumps({"rounds": [*entries, json.loads(RECORDING.read_text()) | {"round": 999}]})
+    )
+    with pytest.raises(MalformedRecording, match="two different rounds 999"):
+        RecordedDrand(chain, path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"rounds": {}}', '{"rounds": [1]}', "[" * 99999]
+)
+def test_a_file_that_is_no_recording_is_named(
+    chain: DevelopmentChain, tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "rounds.json"
+    path.write_text(content)
+    with pytest.raises(MalformedRecording, match=r"rounds\.json"):
+        RecordedDrand(chain, path)
+    with pytest.raises(MalformedRecording):
+        RecordedDrand(chain, tmp_path / "missing.json")

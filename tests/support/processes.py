@@ -1,0 +1,27 @@
+"""Several Python processes at once, each running the same script."""
+
+import subprocess
+import sys
+
+
+def run_together(script: str, count: int, *arguments: object) -> list[str]:
+    """Run a script in `count` processes; sys.argv is [-c, its number, *arguments].
+
+    Returns what each printed; a process that fails fails the test with its traceback.
+    """
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(number), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    try:
+        outputs = [child.communicate(timeout=120) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.returncode for child in children] == [0] * count, [err for _, err in outputs]
+    return [out for out, _ in outputs]
