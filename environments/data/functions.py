@@ -75,10 +75,10 @@ def unique(items):
 
 
 def running_total(numbers):
-    totals = []
+    totals = [0]
     for number in numbers:
-        totals.append((totals[-1] if totals else 0) + number)
-    return totals
+        totals.append(totals[-1] + number)
+    return totals[1:]
 
 
 def common_items(first, second):

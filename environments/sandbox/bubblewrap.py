@@ -17,7 +17,7 @@ from windrow.environments.errors import SandboxUnavailable
 NOBODY = 65534
 """The uid and gid inside; started by root the worker also is that user outside (§12.6, W6)."""
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).resolve().with_name("worker.py")
 PACKAGES = Path("/packages")
 SYSTEM_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 
@@ -41,8 +41,7 @@ def command(arguments: Iterable[str], packages: Iterable[str], filter_fd: int) -
             "that runs none (gsm8k)"
         )
     interpreter = _interpreter()
-    libraries = _unique([*SYSTEM_LIBRARIES, f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64"])
-    files = {path: path for path in [*libraries, str(interpreter)]}
+    files = {path: path for path in [*_libraries(), str(interpreter)]}
     files |= {str(_package(name)): f"{PACKAGES}/{name}" for name in packages}
     files[str(WORKER)] = "/worker.py"
     return [
@@ -52,6 +51,7 @@ def command(arguments: Iterable[str], packages: Iterable[str], filter_fd: int) -
         *("--setenv", "PYTHONHASHSEED", "0"),
         *("--setenv", "LD_LIBRARY_PATH", f"{sys.base_prefix}/lib"),
         *_mounts(files),
+        *_hidden(),
         *("--perms", "0755", "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null"),
         *("--remount-ro", "/", "--chdir", "/", "--seccomp", str(filter_fd)),
         *("--", str(interpreter), "-s", "-S", "-P", "-B", "/worker.py", *arguments),
@@ -87,7 +87,7 @@ def _package(name: str) -> Path:
             f"Python package {name!r} is needed in the sandbox and is not installed; "
             f"pip install {name}"
         )
-    return Path(spec.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0]).resolve()
 
 
 def _mounts(files: dict[str, str]) -> list[str]:
@@ -95,8 +95,6 @@ def _mounts(files: dict[str, str]) -> list[str]:
     arguments: list[str] = []
     made: set[Path] = set()
     for source, target in files.items():
-        if not os.path.lexists(source):
-            continue
         for parent in reversed(Path(target).parents[:-1]):
             if parent not in made and not any(Path(t) in (parent, *parent.parents) for t in files):
                 arguments += ["--perms", "0755", "--dir", str(parent)]
@@ -105,11 +103,21 @@ def _mounts(files: dict[str, str]) -> list[str]:
             arguments += ["--symlink", str(Path(source).readlink()), target]
         else:
             arguments += ["--ro-bind", source, target]
-    for library in files.values():
-        for packages in Path(library).glob("python3*/*-packages"):
-            arguments += ["--tmpfs", str(packages), "--remount-ro", str(packages)]
     return arguments
 
 
-def _unique(paths: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(os.path.normpath(path) for path in paths))
+def _libraries() -> list[str]:
+    """The directories of shared libraries and of the standard library that exist."""
+    own = (f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64")
+    paths = dict.fromkeys(os.path.normpath(path) for path in (*SYSTEM_LIBRARIES, *own))
+    return [path for path in paths if Path(path).exists()]
+
+
+def _hidden() -> list[str]:
+    """Empty directories over the packages installed beside the standard library."""
+    arguments: list[str] = []
+    for library in map(Path, _libraries()):
+        if not library.is_symlink():
+            for packages in library.glob("python3*/*-packages"):
+                arguments += ["--tmpfs", str(packages), "--remount-ro", str(packages)]
+    return arguments

@@ -137,11 +137,11 @@ class _Pool:
             return list(threads.map(self._ask, jobs))
 
     def close(self) -> None:
-        for _ in range(self._size):
-            with self._slot() as slot:
-                if slot.worker is not None:
-                    slot.worker.close()
-                    slot.worker = None
+        workers = [self._slots.get() for _ in range(self._size)]
+        for worker in workers:
+            if worker is not None:
+                worker.close()
+            self._slots.put(None)
 
     def _ask(self, job: dict[str, Any]) -> dict[str, Any] | None:
         programs = 1 + len(job.get("tests", ()))

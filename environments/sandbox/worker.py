@@ -96,6 +96,7 @@ def in_child(work: Callable[[], Report], limits: dict[str, int]) -> Report:
     text, stopped = read_report(reader, deadline)
     os.close(reader)
     status, usage = end(child, 0 if stopped else deadline - time.monotonic())
+    stopped = stopped or time.monotonic() >= deadline
     code = os.waitstatus_to_exitcode(status)
     used = usage.ru_utime + usage.ru_stime
     if stopped or code == -signal.SIGXCPU or used >= limits["cpu_seconds"]:

@@ -1,0 +1,244 @@
+"""What a hostile program meets once it has broken out of its restricted built-ins."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from windrow.environments.errors import SandboxUnavailable
+from windrow.environments.sandbox import Limits, Sandbox, TestOutcome
+
+ESCAPE = """
+OS = [c for c in object.__subclasses__() if c.__name__ == "_wrap_close"][0].__init__.__globals__
+BUILTINS = OS["__builtins__"]
+open, load = BUILTINS["open"], BUILTINS["__import__"]
+
+def refused(action, *arguments):
+    try:
+        action(*arguments)
+    except BUILTINS["OSError"]:
+        return True
+    return False
+"""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(workers=1, limits=Limits(cpu_seconds=1, wall_seconds=3)) as started:
+        try:
+            started.check()
+        except SandboxUnavailable as error:
+            pytest.skip(str(error))
+        yield started
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder every user may enter; those of tmp_path are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def run(sandbox: Sandbox, code: str, test: str = "") -> TestOutcome:
+    outcome = sandbox.run_tests([code], [test])[0]
+    assert outcome.compiles
+    return outcome.tests[0]
+
+
+def assert_alive(sandbox: Sandbox) -> None:
+    assert run(sandbox, "x = 1", "assert x == 1").passed
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "refused(open, '/etc/passwd')",
+        "refused(open, '/root/.ssh/id_rsa')",
+        "refused(open, '/proc/self/environ')",
+        "refused(open, '/tmp/x', 'w')",
+        "refused(open, '/packages/x', 'w')",
+        "refused(OS['fork'])",
+        "refused(load('socket').socket)",
+        "refused(load('resource').prlimit, 1, 0, (1, 1))",
+        "refused(OS['setpriority'], 0, 0, 5)",
+        "refused(OS['setuid'], 0)",
+        "refused(OS['open'], '/proc/1/mem', 2)",
+        "OS['getuid']() == 65534",
+        "set(OS['listdir']('/')) <= {'dev', 'lib', 'lib64', 'usr', 'root', 'home', 'opt',"
+        " 'worker.py', 'packages'}",
+        "OS['listdir']('/dev') == ['null']",
+    ],
+)
+def test_nothing_of_the_host_is_in_reach(sandbox: Sandbox, check: str) -> None:
+    assert run(sandbox, ESCAPE, f"assert {check}") == TestOutcome(True, None)
+
+
+def test_no_thread_can_be_started(sandbox: Sandbox) -> None:
+    start = "load('_thread').start_new_thread(print, ())"
+    assert "can't start new thread" in str(run(sandbox, ESCAPE + start).error)
+
+
+def test_the_environment_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", "hunter2")
+    with Sandbox(workers=1) as fresh:
+        known = {"PYTHONHASHSEED", "LD_LIBRARY_PATH", "PWD", "LC_CTYPE"}
+        test = f"assert set(OS['environ']) <= {known}"
+        try:
+            outcome = run(fresh, ESCAPE, test)
+        except SandboxUnavailable as error:
+            pytest.skip(str(error))
+        assert outcome == TestOutcome(True, None)
+
+
+def test_memory_is_limited(sandbox: Sandbox) -> None:
+    assert run(sandbox, "hoard = bytearray(2 << 30)").error == "MemoryError: "
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        "try:\n    while True: pass\nexcept BaseException: pass",
+        f"{ESCAPE}\ns = load('signal')\ns.signal(s.SIGXCPU, s.SIG_IGN)\nwhile True: pass",
+        f"{ESCAPE}\nload('time').sleep(60)",
+        f"{ESCAPE}\nOS['close'](3)\nload('time').sleep(60)",
+    ],
+    ids=["loop", "swallowed", "signal ignored", "sleep", "report closed, then sleep"],
+)
+def test_no_program_outstays_its_time(sandbox: Sandbox, code: str) -> None:
+    assert run(sandbox, code) == TestOutcome(False, "Timeout")
+    assert_alive(sandbox)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise BaseException('out')",
+        "raise type('Odd', (BaseException,), {'__str__': lambda self: 1 / 0})()",
+        f"{ESCAPE}\nload('sys').exit(0)",
+        f"{ESCAPE}\nOS['_exit'](0)",
+        f"{ESCAPE}\nOS['abort']()",
+        f"{ESCAPE}\nOS['write'](3, b'[' * 100000)",
+        f"{ESCAPE}\nOS['write'](3, b'not a report'); OS['_exit'](0)",
+        "def f(): return f()\nf()",
+        "raise ValueError('x' * 10**7)",
+    ],
+)
+def test_ending_oddly_is_failing(sandbox: Sandbox, code: str) -> None:
+    outcome = run(sandbox, code)
+    assert not outcome.passed
+    assert len(outcome.error or "") <= 200
+    assert_alive(sandbox)
+
+
+def test_output_goes_nowhere(sandbox: Sandbox) -> None:
+    assert run(sandbox, "for _ in range(1000): print('x' * 10**5)").passed
+
+
+@pytest.mark.parametrize("pid", [1, -1])
+def test_a_program_cannot_end_the_worker(sandbox: Sandbox, pid: int) -> None:
+    run(sandbox, f"{ESCAPE}\nfor n in range(1, 32): refused(OS['kill'], {pid}, n)")
+    assert_alive(sandbox)
+
+
+def test_tests_do_not_see_each_other(sandbox: Sandbox) -> None:
+    tests = ["import math; math.pi = 3; seen = 1", "import math; assert math.pi > 3", "seen"]
+    outcome = sandbox.run_tests([""], tests)[0]
+    assert [test.passed for test in outcome.tests] == [True, True, False]
+
+
+def test_candidates_keep_their_order(sandbox: Sandbox) -> None:
+    codes = [f"x = {n}" for n in range(8)]
+    outcomes = sandbox.run_tests(codes, ["assert x % 2"])
+    assert [outcome.tests[0].passed for outcome in outcomes] == [False, True] * 4
+
+
+@pytest.mark.parametrize("code", ["(" * 5000 + ")" * 5000, "def", "x = '\0'", "-" * 10**6 + "1"])
+def test_code_that_cannot_be_compiled_runs_no_test(sandbox: Sandbox, code: str) -> None:
+    outcome = sandbox.run_tests([code], [""])[0]
+    assert not outcome.compiles
+    assert outcome.tests == ()
+    assert_alive(sandbox)
+
+
+def test_a_lost_worker_is_replaced(sandbox: Sandbox) -> None:
+    assert_alive(sandbox)
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith(("bwrap", "python3")):
+            process.kill()
+    assert_alive(sandbox)
+
+
+def test_closing_ends_every_process() -> None:
+    before = set(psutil.Process().children(recursive=True))
+    own = Sandbox(workers=3)
+    try:
+        own.run_tests(["x = 1"] * 12, ["assert x"])
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    started = set(psutil.Process().children(recursive=True)) - before
+    own.close()
+    assert len(started) >= 2
+    assert not any(process.is_running() for process in started)
+
+
+def test_without_bubblewrap_it_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SandboxUnavailable, match="apt install bubblewrap"):
+        Sandbox().check()
+
+
+def test_without_namespaces_it_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    refusing = tmp_path / "bwrap"
+    refusing.write_text("#!/bin/sh\necho 'bwrap: No permissions to create namespace' >&2; exit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(SandboxUnavailable, match="No permissions to create namespace"):
+        Sandbox().check()
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("9**9**9**9", "1"),
+        ("factorial(10**9)", "1"),
+        ("(" * 400 + "1" + ")" * 400, "2"),
+        ("x" + "+x" * 480, "1"),
+        ("__import__('os').system('id')", "0"),
+        ("print(exit())", "0"),
+        ("[0]*10**12", "0"),
+    ],
+)
+def test_algebra_bombs_are_equal_to_nothing(sandbox: Sandbox, left: str, right: str) -> None:
+    assert sandbox.algebraically_equal([(left, right), ("x+1", "1+x")]) == [False, True]
+
+
+def test_an_ordinary_user_gets_the_same_sandbox(public_folder: Path) -> None:
+    """Root maps no user namespace, everyone else does; both must confine."""
+    python = shutil.which("python3", path="/usr/bin")
+    if sys.platform != "linux" or psutil.Process().uids().effective != 0 or python is None:
+        pytest.skip("needs root and a system Python")
+    import windrow.environments.sandbox as package
+
+    home, rooms = public_folder, Path(package.__file__).parents[1]
+    (home / "windrow" / "environments").mkdir(parents=True)
+    shutil.copy(rooms.parent / "__init__.py", home / "windrow")
+    shutil.copy(rooms / "errors.py", home / "windrow/environments")
+    shutil.copytree(rooms / "sandbox", home / "windrow/environments/sandbox")
+    program = f"""
+from windrow.environments.sandbox import Sandbox
+with Sandbox(1) as sandbox:
+    test = "assert OS['getuid']() == 65534 and refused(OS['fork']) and refused(open, '/etc/passwd')"
+    print(sandbox.run_tests([{ESCAPE!r}], [test])[0].tests)
+"""
+    done = subprocess.run(
+        [python, "-c", program], user=1000, group=1000, extra_groups=(), cwd=home,
+        env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "(TestOutcome(passed=True, error=None),)\n", done.stderr
