@@ -67,8 +67,8 @@ def load_environment(
     """The environment a checkpoint's metadata names.
 
     Of env_params only "split" matters to these environments. Raises UnknownEnvironment,
-    DatasetUnavailable, and SandboxUnavailable where grading needs the sandbox: math, mbpp and
-    humaneval, but not gsm8k.
+    DatasetUnavailable, and SandboxUnavailable for code (mbpp, humaneval) where the sandbox cannot
+    start; math raises it later, for an answer that only algebra can decide.
     """
     check_thinking_mode(thinking_mode)
     name = ALIASES.get(env_id, env_id)
@@ -82,12 +82,13 @@ def load_environment(
     if name == gsm8k.ENV_ID:
         tasks = gsm8k.tasks(source, split)
         return bind(tasks, fraction_index, partial(gsm8k.grade, mode=thinking_mode))
-    sandbox.check()
     if name == competition_math.ENV_ID:
+        # Text and floats decide most answers; only a pair left to algebra needs the sandbox.
         tasks = competition_math.tasks(source, split)
         algebra = sandbox.algebraically_equal
         grade = partial(competition_math.grade, mode=thinking_mode, algebra=algebra)
         return bind(tasks, fraction_index, grade)
+    sandbox.check()
     tasks = (
         programming.mbpp_tasks(source, split)
         if name == programming.MBPP

@@ -94,15 +94,24 @@ def test_env_params_choose_the_split(tokenizer: PreTrainedTokenizerFast, sandbox
         first({"split": "validation"})
 
 
-def test_without_a_sandbox_only_gsm8k_is_graded(
+def test_without_a_sandbox_code_is_refused_and_the_others_go_on(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     own = Sandbox()
     assert load_environment("gsm8k", None, "native", tokenizer, SOURCE, own).task(0)
-    for env_id in ("math", "mbpp", "humaneval"):
+    for env_id in ("mbpp", "humaneval"):
         with pytest.raises(SandboxUnavailable, match="bubblewrap"):
             load_environment(env_id, None, "native", tokenizer, SOURCE, own)
+    algebra = load_environment("math", None, "native", tokenizer, SOURCE, own)
+    task = algebra.task(0)
+
+    def answer(text: str) -> np.ndarray:
+        return np.array(tokenizer(f"<SOLUTION>{text}</SOLUTION>").input_ids, np.int32)
+
+    assert algebra.evaluate(task, [answer(task.answer)])[0].success
+    with pytest.raises(SandboxUnavailable, match="bubblewrap"):
+        algebra.evaluate(task, [answer(f"({task.answer})+x-x")])
 
 
 def test_an_unreachable_hub_is_named(tmp_path: Path) -> None:
