@@ -7,35 +7,97 @@ longest entry times the values that may refer to it.
 """
 
 import struct
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
 from windrow import WindrowError
+from windrow.networks.grail.thrift_compact import MalformedThrift, Struct, read_struct
 
-MAX_HEADER_BYTES: Final = 64 * 1024
+MAX_FOOTER_BYTES: Final = 2**20
+MAX_PAGE_HEADER_BYTES: Final = 2**16
 MAX_PAGES: Final = 100_000
 
-_DICTIONARY_PAGE: Final = 2
-_DATA_PAGE: Final = 0
-_DATA_PAGE_V2: Final = 3
+_DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _DICTIONARY_ENCODINGS: Final = frozenset({2, 8})
 _DELTA_BYTE_ARRAY: Final = 7  # front coding: a text may repeat any length of the one before it
-_CODECS: Final = {"ZSTD": "zstd", "SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli"}
-_VALUE_BYTES: Final = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8}
+_UNCOMPRESSED: Final = 0
+_CODECS: Final = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+_BYTE_ARRAY: Final = 6
+_VALUE_BYTES: Final = {0: 1, 1: 4, 2: 8, 4: 4, 5: 8, _BYTE_ARRAY: 16}
 _LEVEL_BYTES: Final = 4  # one 16-bit definition and one repetition level a value
 
-Struct = dict[int, Any]
-"""A Thrift struct: values by field number; nested structs are Structs, binary values None."""
 
-
-class DamagedPages(WindrowError):
-    """Pages that cannot be read; the message says which."""
+class DamagedParquet(WindrowError):
+    """A footer or pages that cannot be read; the message says which."""
 
 
 class ExcessivePages(WindrowError):
     """Pages that expand to more than the limit, or in a way that cannot be bounded."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column chunk as the footer describes it. Numbers for types are Parquet's own."""
+
+    path: str
+    physical_type: int
+    codec: int
+    values: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a footer claims. rows: of the file; group_rows: of each row group."""
+
+    rows: int
+    group_rows: tuple[int, ...]
+    columns: tuple[Column, ...]
+    metadata: dict[bytes, bytes]
+
+
+def read_footer(file: pa.NativeFile) -> Footer:
+    """The footer of a file of at least 12 bytes. Raises DamagedParquet."""
+    file.seek(file.size() - 8)
+    tail = file.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != b"PAR1" or not 0 < length <= min(MAX_FOOTER_BYTES, file.size() - 12):
+        raise DamagedParquet(f"no Parquet footer of up to {MAX_FOOTER_BYTES} bytes at its end")
+    file.seek(file.size() - 8 - length)
+    try:
+        fields, _ = read_struct(file.read(length))
+        groups = fields[4]
+        return Footer(
+            rows=_integer(fields[3]),
+            group_rows=tuple(_integer(group[3]) for group in groups),
+            columns=tuple(_column(chunk[3]) for group in groups for chunk in group[1]),
+            metadata={bytes(pair[1]): bytes(pair[2]) for pair in fields.get(5, [])},
+        )
+    except (MalformedThrift, LookupError, TypeError, AttributeError, ValueError) as error:
+        raise DamagedParquet(f"damaged footer: {error}") from error
+
+
+def _column(fields: Struct) -> Column:
+    start, dictionary = _integer(fields[9]), _integer(fields.get(11, 0))
+    if 0 < dictionary < start:
+        start = dictionary
+    return Column(
+        path=".".join(part.decode() for part in fields[3]),
+        physical_type=_integer(fields[1]),
+        codec=_integer(fields[4]),
+        values=_integer(fields[5]),
+        start=start,
+        end=start + _integer(fields[7]),
+    )
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"a {type(value).__name__} where the footer needs an integer")
+    return value
 
 
 @dataclass
@@ -45,82 +107,72 @@ class PageBudget:
     file: pa.NativeFile
     limit: int
     spent: int = 0
-    pages: int = field(default=0, repr=False)
+    pages: int = 0
 
-    def charge_file(self, metadata: Any) -> None:
-        """Charge every column chunk that the footer (pyarrow FileMetaData) lists."""
-        for group in range(metadata.num_row_groups):
-            row_group = metadata.row_group(group)
-            for column in range(row_group.num_columns):
-                self._charge_column(row_group.column(column))
-
-    def _charge_column(self, column: Any) -> None:
-        name = column.path_in_schema
-        start = column.data_page_offset
-        if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
-            start = column.dictionary_page_offset
-        position, end = start, start + column.total_compressed_size
-        seen, longest = 0, 0
-        while seen < column.num_values and position < end:
-            header, body = self._page_header(position, name)
-            expanded, stored = header.get(2, -1), header.get(3, -1)
+    def charge(self, column: Column) -> None:
+        """Charge one column chunk. Raises DamagedParquet and ExcessivePages."""
+        position, seen, longest = column.start, 0, 0
+        while seen < column.values and position < column.end:
+            header, body = self._page_header(column, position)
+            expanded, stored = header.get(2), header.get(3)
+            if not isinstance(expanded, int) or not isinstance(stored, int):
+                raise DamagedParquet(f"column {column.path}: page without sizes at byte {position}")
             if expanded < 0 or stored < 0 or body + stored > self.file.size():
-                raise DamagedPages(f"column {name}: damaged page header at byte {position}")
-            self._charge(expanded, name)
+                raise DamagedParquet(f"column {column.path}: damaged page at byte {position}")
+            self._spend(column, expanded)
             values, encoding = _values_and_encoding(header)
             if header.get(1) == _DICTIONARY_PAGE:
-                if column.physical_type == "BYTE_ARRAY":
+                if column.physical_type == _BYTE_ARRAY:
                     longest = self._longest_entry(column, body, stored, expanded, values)
             else:
                 seen += values
-                self._charge(values * self._bytes_a_value(column, encoding, longest), name)
+                self._spend(column, values * _bytes_a_value(column, encoding, longest))
             position = body + stored
-        if seen < column.num_values:
-            raise DamagedPages(f"column {name}: {seen} values of the {column.num_values} claimed")
+        if seen < column.values:
+            raise DamagedParquet(
+                f"column {column.path}: {seen} values of the {column.values} claimed"
+            )
 
-    def _bytes_a_value(self, column: Any, encoding: int, longest: int) -> int:
-        if encoding == _DELTA_BYTE_ARRAY:
-            raise ExcessivePages(f"column {column.path_in_schema}: front-coded texts are not read")
-        width = _VALUE_BYTES.get(column.physical_type, 16)
-        return width + _LEVEL_BYTES + (longest if encoding in _DICTIONARY_ENCODINGS else 0)
-
-    def _charge(self, size: int, name: str) -> None:
+    def _spend(self, column: Column, size: int) -> None:
         self.spent += size
         if self.spent > self.limit:
-            raise ExcessivePages(f"column {name}: pages expand to more than {self.limit} bytes")
+            raise ExcessivePages(
+                f"column {column.path}: pages expand to more than {self.limit} bytes"
+            )
 
-    def _page_header(self, position: int, name: str) -> tuple[Struct, int]:
+    def _page_header(self, column: Column, position: int) -> tuple[Struct, int]:
         """The page header at a byte position, and where the page's body begins."""
         self.pages += 1
         if self.pages > MAX_PAGES:
-            raise ExcessivePages(f"column {name}: more than {MAX_PAGES} pages")
+            raise ExcessivePages(f"column {column.path}: more than {MAX_PAGES} pages")
+        if not 0 < position < self.file.size():
+            raise DamagedParquet(f"column {column.path}: pages at byte {position}")
         self.file.seek(position)
-        raw = memoryview(self.file.read_buffer(MAX_HEADER_BYTES)).cast("B")
         try:
-            header, used = _read_struct(raw, 0, depth=0)
-        except (IndexError, ValueError) as error:
-            raise DamagedPages(
-                f"column {name}: unreadable page header at byte {position}"
+            header, used = read_struct(self.file.read(MAX_PAGE_HEADER_BYTES))
+        except MalformedThrift as error:
+            raise DamagedParquet(
+                f"column {column.path}: page header at byte {position}: {error}"
             ) from error
         return header, position + used
 
     def _longest_entry(
-        self, column: Any, body: int, stored: int, expanded: int, entries: int
+        self, column: Column, body: int, stored: int, expanded: int, entries: int
     ) -> int:
         """Bytes of a text dictionary's longest entry; the whole page's where it cannot be told."""
-        if column.compression not in _CODECS and column.compression != "UNCOMPRESSED":
+        if column.codec not in _CODECS and column.codec != _UNCOMPRESSED:
             return expanded
         self.file.seek(body)
-        page = self.file.read_buffer(stored)
-        try:
-            if column.compression in _CODECS:
-                page = pa.Codec(_CODECS[column.compression]).decompress(page, expanded)
-        except (pa.ArrowException, OSError) as error:
-            raise DamagedPages(
-                f"column {column.path_in_schema}: damaged dictionary page at byte {body}"
-            ) from error
+        page = self.file.read(stored)
+        if column.codec != _UNCOMPRESSED:
+            try:
+                page = pa.Codec(_CODECS[column.codec]).decompress(page, expanded, asbytes=True)
+            except (pa.ArrowException, OSError) as error:
+                raise DamagedParquet(
+                    f"column {column.path}: damaged dictionary at byte {body}"
+                ) from error
         longest = position = 0
-        while entries > 0 and position + 4 <= page.size:
+        while entries > 0 and position + 4 <= len(page):
             (length,) = struct.unpack_from("<I", page, position)
             longest = max(longest, length)
             position += 4 + length
@@ -128,65 +180,22 @@ class PageBudget:
         return longest
 
 
+def _bytes_a_value(column: Column, encoding: int, longest: int) -> int:
+    if encoding == _DELTA_BYTE_ARRAY:
+        raise ExcessivePages(f"column {column.path}: front-coded texts are not read")
+    width = _VALUE_BYTES.get(column.physical_type, 16) + _LEVEL_BYTES
+    return width + longest if encoding in _DICTIONARY_ENCODINGS else width
+
+
 def _values_and_encoding(header: Struct) -> tuple[int, int]:
     """Number of values of a page and their encoding; (0, -1) for a page that holds none."""
     kind = header.get(1)
-    if kind == _DATA_PAGE:
-        fields, encoding = header.get(5), 2
-    elif kind == _DATA_PAGE_V2:
-        fields, encoding = header.get(8), 4
-    elif kind == _DICTIONARY_PAGE:
-        fields, encoding = header.get(7), 2
-    else:
+    numbers = {_DATA_PAGE: (5, 2), _DATA_PAGE_V2: (8, 4), _DICTIONARY_PAGE: (7, 2)}
+    if not isinstance(kind, int) or kind not in numbers:
         return 0, -1
-    if not isinstance(fields, dict) or fields.get(1, -1) < 0:
-        raise DamagedPages("a page header without a number of values")
-    return fields[1], fields.get(encoding, -1)
-
-
-def _read_struct(raw: memoryview, position: int, *, depth: int) -> tuple[Struct, int]:
-    """One struct of Thrift's compact protocol, lists and maps excepted: page headers have none."""
-    if depth > 4:
-        raise ValueError("nested too deeply")
-    fields: Struct = {}
-    number = 0
-    while head := raw[position]:
-        position += 1
-        kind, delta = head & 0x0F, head >> 4
-        if delta:
-            number += delta
-        else:
-            number, position = _read_integer(raw, position)
-        match kind:
-            case 1 | 2:
-                fields[number] = kind == 1
-            case 3:
-                position += 1
-            case 4 | 5 | 6:
-                fields[number], position = _read_integer(raw, position)
-            case 7:
-                position += 8
-            case 8:
-                length, position = _read_varint(raw, position)
-                fields[number], position = None, position + length
-            case 12:
-                fields[number], position = _read_struct(raw, position, depth=depth + 1)
-            case _:
-                raise ValueError(f"field type {kind}")
-    return fields, position + 1
-
-
-def _read_integer(raw: memoryview, position: int) -> tuple[int, int]:
-    value, position = _read_varint(raw, position)
-    return (value >> 1) ^ -(value & 1), position
-
-
-def _read_varint(raw: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = raw[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("number of more than 10 bytes")
+    number, encoding = numbers[kind]
+    fields = header.get(number)
+    values, how = (fields.get(1), fields.get(encoding)) if isinstance(fields, dict) else (-1, -1)
+    if not isinstance(values, int) or not isinstance(how, int) or values < 0:
+        raise DamagedParquet("a page header without its number of values and their encoding")
+    return values, how

@@ -15,14 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.networks.grail.parquet_bounds import Footer
 from windrow.networks.grail.window_guards import (
     MAX_ROWS,
+    UNREADABLE,
     IncompleteRollouts,
     MistypedWindowFile,
     corrupt,
     leaf_types,
     open_parquet,
     refuse_invalid_text,
+    refuse_mistyped,
 )
 from windrow.networks.grail.window_schema import (
     FLAT_SCHEMA,
@@ -83,10 +86,11 @@ class WindowReader:
         while True:
             try:
                 wire = next(wire_batches, None)
-            except (pa.ArrowException, OSError) as error:
+            except UNREADABLE as error:
                 raise corrupt(f"unreadable rows after row {first_row}", error) from error
             if wire is None:
                 return
+            refuse_mistyped(wire.schema)  # pages may name other columns than the schema
             refuse_invalid_text(wire, first_row)
             flat, irregular = wire_to_flat(wire, first_row=first_row)
             self.irregular.extend(irregular)
@@ -148,8 +152,8 @@ def open_window_file(source: Source) -> WindowReader:
 
     Raises CorruptWindowFile, OversizedWindowFile or MistypedWindowFile (§8.2, §11.1 F1-F2).
     """
-    parquet = open_parquet(_open(source))
-    return WindowReader(_header(parquet.metadata), parquet)
+    parquet, footer = open_parquet(_open(source))
+    return WindowReader(_header(footer), parquet)
 
 
 def _open(source: Source) -> pa.NativeFile:
@@ -181,11 +185,9 @@ def _checked_parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, BATCH_ROWS)
 
 
-def _header(metadata: Any) -> WindowHeader:
-    texts = metadata.metadata or {}
-
+def _header(footer: Footer) -> WindowHeader:
     def read(key: str, convert: Callable[[str], _T]) -> _T | None:
-        raw = texts.get(key.encode())
+        raw = footer.metadata.get(key.encode())
         if raw is None:
             return None
         try:
@@ -201,5 +203,5 @@ def _header(metadata: Any) -> WindowHeader:
         window_length=read("window_length", int),
         inference_count=read("inference_count", int),
         timestamp=read("timestamp", float),
-        rows=metadata.num_rows,
+        rows=footer.rows,
     )

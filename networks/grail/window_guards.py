@@ -12,19 +12,27 @@ import pyarrow.parquet as pq
 
 from windrow import WindrowError
 from windrow.networks.grail.constants import MAX_FILE_BYTES
-from windrow.networks.grail.parquet_bounds import DamagedPages, ExcessivePages, PageBudget
+from windrow.networks.grail.parquet_bounds import (
+    DamagedParquet,
+    ExcessivePages,
+    Footer,
+    PageBudget,
+    read_footer,
+)
 from windrow.networks.grail.window_schema import WIRE_SCHEMA
 
 MIN_PARQUET_BYTES: Final = 12
 MAX_ROWS: Final = 2**18
 MAX_COLUMNS: Final = 64
+MAX_ROW_GROUPS: Final = 2**12
 MAX_EXPANDED_BYTES: Final = 3 * 2**29  # 1.5 GiB; a full 350 MiB file of honest rows takes 0.9
 EXPANSION_ALLOWANCE: Final = (256 * 2**20, 16)
 """A file may expand to the first number plus the second times its size, so that memory has to be
 paid for with bytes uploaded; honest rows expand threefold."""
 
-_THRIFT_STRING_BYTES: Final = 2**20
-_THRIFT_ITEMS: Final = 4096
+UNREADABLE: Final = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What pyarrow raises on a damaged file."""
+
 _CORRUPT: Final = "corrupt_parquet"
 
 
@@ -56,8 +64,8 @@ class IncompleteRollouts(WindowFileError):
     """Rollouts that must not be written: none at all, or a value that is null."""
 
 
-def open_parquet(file: pa.NativeFile) -> Any:
-    """The pyarrow ParquetFile of an untrusted window file that is safe to read row by row.
+def open_parquet(file: pa.NativeFile) -> tuple[Any, Footer]:
+    """An untrusted window file, safe to read row by row: pyarrow's ParquetFile and the footer.
 
     Raises CorruptWindowFile, OversizedWindowFile or MistypedWindowFile.
     """
@@ -69,18 +77,28 @@ def open_parquet(file: pa.NativeFile) -> Any:
     if size < MIN_PARQUET_BYTES:
         raise corrupt(f"{size} bytes are too few for a Parquet file")
     try:
-        parquet = pq.ParquetFile(
-            file,
-            thrift_string_size_limit=_THRIFT_STRING_BYTES,
-            thrift_container_size_limit=_THRIFT_ITEMS,
-        )
-        schema = parquet.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise corrupt("unreadable footer", error) from error
-    _refuse_oversize(file, parquet.metadata)
-    _refuse_mistyped(schema)
-    _refuse_null_groups(parquet)
-    return parquet
+        footer = read_footer(file)
+        _refuse_oversize(file, footer)
+        parquet = pq.ParquetFile(file)
+        refuse_mistyped(parquet.schema_arrow)
+        _refuse_null_groups(parquet)
+    except (DamagedParquet, *UNREADABLE) as error:
+        raise corrupt("unreadable", error) from error
+    except ExcessivePages as error:
+        raise OversizedWindowFile(f"window file refused before reading: {error}") from error
+    return parquet, footer
+
+
+def refuse_mistyped(schema: pa.Schema) -> None:
+    """Raise MistypedWindowFile where a column of the protocol is missing or of another type."""
+    found = leaf_types(schema)
+    for path, wanted in leaf_types(WIRE_SCHEMA).items():
+        if path not in found:
+            raise MistypedWindowFile(f"window file has no column {path}, or has it twice")
+        if _plain(found[path]) != wanted:
+            raise MistypedWindowFile(
+                f"window file column {path} is {found[path]}, must be {wanted}"
+            )
 
 
 def refuse_invalid_text(batch: pa.RecordBatch, first_row: int) -> None:
@@ -119,35 +137,20 @@ def corrupt(what: str, error: Exception | None = None) -> CorruptWindowFile:
     )
 
 
-def _refuse_oversize(file: pa.NativeFile, metadata: Any) -> None:
+def _refuse_oversize(file: pa.NativeFile, footer: Footer) -> None:
     for count, most, what in (
-        (metadata.num_rows, MAX_ROWS, "rows"),
-        (metadata.num_columns, MAX_COLUMNS, "columns"),
+        (footer.rows, MAX_ROWS, "rows"),
+        (len(footer.group_rows), MAX_ROW_GROUPS, "row groups"),
+        (len(footer.columns), MAX_COLUMNS * len(footer.group_rows), "columns"),
     ):
         if not 0 <= count <= most:
             raise OversizedWindowFile(f"window file claims {count} {what}; at most {most} are read")
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    if sum(group.num_rows for group in groups) != metadata.num_rows:
-        raise corrupt("the footer's row groups do not add up to its rows")
+    if sum(footer.group_rows) != footer.rows:
+        raise corrupt("the row groups do not add up to the rows claimed")
     base, factor = EXPANSION_ALLOWANCE
     budget = PageBudget(file, min(MAX_EXPANDED_BYTES, base + factor * file.size()))
-    try:
-        budget.charge_file(metadata)
-    except ExcessivePages as error:
-        raise OversizedWindowFile(f"window file refused before reading: {error}") from error
-    except DamagedPages as error:
-        raise corrupt(str(error)) from error
-
-
-def _refuse_mistyped(schema: pa.Schema) -> None:
-    found = leaf_types(schema)
-    for path, wanted in leaf_types(WIRE_SCHEMA).items():
-        if path not in found:
-            raise MistypedWindowFile(f"window file has no column {path}, or has it twice")
-        if _plain(found[path]) != wanted:
-            raise MistypedWindowFile(
-                f"window file column {path} is {found[path]}, must be {wanted}"
-            )
+    for column in footer.columns:
+        budget.charge(column)
 
 
 def _plain(found: pa.DataType) -> pa.DataType:
@@ -162,10 +165,10 @@ def _plain(found: pa.DataType) -> pa.DataType:
 
 
 def _refuse_null_groups(parquet: Any) -> None:
-    try:
-        groups = parquet.read(columns=["rollout_group"]).column(0)
-    except (pa.ArrowException, OSError) as error:
-        raise corrupt("unreadable column rollout_group", error) from error
+    table = parquet.read(columns=["rollout_group"])
+    if table.num_columns != 1:
+        raise corrupt("its pages and its schema name different columns")
+    groups = table.column(0)
     if groups.null_count:
         row = groups.is_null().index(True).as_py()
         raise corrupt(f"{groups.null_count} rows without a rollout_group, the first is row {row}")

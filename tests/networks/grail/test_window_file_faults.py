@@ -1,0 +1,293 @@
+"""Files that anyone may have uploaded: damaged, mistyped, oversized, or not what they claim."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.window_rollouts import window_rollouts
+from windrow.networks.grail import window_guards
+from windrow.networks.grail.constants import MAX_FILE_BYTES
+from windrow.networks.grail.window_file import read_window_file, write_window_file
+from windrow.networks.grail.window_guards import (
+    CorruptWindowFile,
+    MistypedWindowFile,
+    OversizedWindowFile,
+    WindowFileError,
+)
+from windrow.networks.grail.window_schema import WIRE_SCHEMA, flat_to_wire
+
+
+@pytest.fixture(scope="module")
+def rollouts() -> pa.Table:
+    return window_rollouts()
+
+
+@pytest.fixture(scope="module")
+def good(rollouts: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    write_window_file(sink, rollouts.to_batches(), wallet="w", window_start=30, timestamp=0.0)
+    return sink.getvalue()
+
+
+@pytest.fixture(scope="module")
+def wire(rollouts: pa.Table) -> pa.Table:
+    return pa.Table.from_batches([flat_to_wire(batch) for batch in rollouts.to_batches()])
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets files expand to 1 MiB plus 16 times their size, so that small bombs suffice."""
+    monkeypatch.setattr(window_guards, "EXPANSION_ALLOWANCE", (2**20, 16))
+
+
+def parquet(table: pa.Table, **options: object) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, name, values)
+
+
+def with_commit(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """The table with one field of its commit struct replaced; the field's type may change."""
+    commit = table["commit"].combine_chunks()
+    names = [field.name for field in commit.type]
+    arrays = [values if field == name else commit.field(field) for field in names]
+    return with_column(table, "commit", pa.StructArray.from_arrays(arrays, names))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.1, 0.5, 0.9, 0.9999])
+def test_a_truncated_file_is_corrupt(good: bytes, share: float) -> None:
+    with pytest.raises(CorruptWindowFile, match="not a usable window file") as caught:
+        read_window_file(good[: int(len(good) * share)])
+    assert caught.value.network_reason == "corrupt_parquet"
+
+
+def test_any_damaged_byte_is_read_or_refused_by_name(good: bytes) -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for position in rng.integers(0, len(good), 400):
+        damaged = bytearray(good)
+        damaged[position] ^= int(rng.integers(1, 256))
+        try:
+            read_window_file(bytes(damaged))
+        except WindowFileError:
+            refused += 1
+    assert refused
+
+
+def test_a_null_group_is_corrupt(wire: pa.Table) -> None:
+    groups = [None if row == 5 else 0 for row in range(wire.num_rows)]
+    table = with_column(wire, "rollout_group", [pa.array(groups, pa.int64())])
+    with pytest.raises(CorruptWindowFile, match="the first is row 5") as caught:
+        read_window_file(parquet(table))
+    assert caught.value.network_reason == "corrupt_parquet"
+
+
+@pytest.mark.parametrize(
+    ("column", "type_"),
+    [("nonce", pa.int32()), ("block_hash", pa.binary()), ("timestamp", pa.string())],
+)
+def test_a_mistyped_column_is_named(wire: pa.Table, column: str, type_: pa.DataType) -> None:
+    table = with_column(wire, column, wire[column].cast(type_))
+    with pytest.raises(MistypedWindowFile, match=f"column {column} is {type_}") as caught:
+        read_window_file(parquet(table))
+    assert caught.value.network_reason is None
+
+
+@pytest.mark.parametrize("values", [[["a"]], [[[1]]], [[1.5]], ["x"], [{"a": 1}]])
+def test_a_mistyped_nested_column_is_named(wire: pa.Table, values: list[object]) -> None:
+    table = with_commit(wire, "tokens", pa.array(values * wire.num_rows))
+    with pytest.raises(MistypedWindowFile, match=r"column commit\.tokens"):
+        read_window_file(parquet(table))
+
+
+def test_a_missing_column_is_named(wire: pa.Table) -> None:
+    with pytest.raises(MistypedWindowFile, match="no column challenge"):
+        read_window_file(parquet(wire.drop("challenge")))
+    with pytest.raises(MistypedWindowFile, match=r"no column commit\."):
+        read_window_file(parquet(with_column(wire, "commit", wire["nonce"])))
+
+
+def test_texts_of_other_arrow_forms_are_read(wire: pa.Table, rollouts: pa.Table) -> None:
+    table = with_column(wire, "hotkey", wire["hotkey"].dictionary_encode())
+    texts = table["commit"].combine_chunks().field("commitments")
+    table = with_commit(table, "commitments", texts.cast(pa.large_string()))
+    back = read_window_file(parquet(table))
+    assert back.rollouts.equals(rollouts)
+
+
+def test_columns_beyond_the_protocol_are_ignored(wire: pa.Table, rollouts: pa.Table) -> None:
+    table = wire.append_column("note", pa.array(["x"] * wire.num_rows))
+    assert read_window_file(parquet(table)).rollouts.equals(rollouts)
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"\xed\xa0\x80"])
+def test_text_that_is_not_utf8_is_named(wire: pa.Table, raw: bytes) -> None:
+    texts = pa.array([raw] * wire.num_rows).cast(pa.string(), safe=False)
+    with pytest.raises(MistypedWindowFile, match="column hotkey"):
+        read_window_file(parquet(with_column(wire, "hotkey", texts)))
+
+
+@pytest.mark.parametrize("key", ["window_start", "timestamp", "inference_count"])
+@pytest.mark.parametrize("value", ["x", "", "9" * 5000, b"\xff"])
+def test_metadata_that_is_no_number_is_named(wire: pa.Table, key: str, value: str | bytes) -> None:
+    if key == "timestamp" and value == "9" * 5000:
+        pytest.skip("a float of that many digits is infinity")
+    with pytest.raises(MistypedWindowFile, match=f"metadata {key}"):
+        read_window_file(parquet(wire.replace_schema_metadata({key: value})))
+
+
+def test_metadata_may_be_absent(wire: pa.Table) -> None:
+    header = read_window_file(parquet(wire.replace_schema_metadata(None))).header
+    assert (header.wallet, header.window_start, header.timestamp) == (None, None, None)
+
+
+def test_nulls_anywhere_but_the_group_are_read_as_nulls(wire: pa.Table) -> None:
+    nothing = pa.nulls(wire.num_rows, WIRE_SCHEMA.field("commit").type)
+    window = read_window_file(parquet(with_column(wire, "commit", nothing)))
+    assert window.rollouts["tokens"].null_count == wire.num_rows
+    assert window.rollouts["success"].null_count == wire.num_rows
+    assert {text.json.is_json for text in window.irregular} == {False}
+    assert len(window.irregular) == 2 * wire.num_rows
+
+
+@pytest.mark.parametrize(
+    ("beacon", "randomness", "reason"),
+    [
+        ("{}", None, None),
+        ('{"randomness":"ab"}', "ab", None),
+        ('{"randomness": "\\u0061b"}', "ab", None),
+        ('{"randomness": "ab", "round": 7}', "ab", "1 keys beside"),
+        ('{"randomness": "\\ud800"}', None, "no text"),
+        ('{"randomness": 5}', None, "no text"),
+        ('["ab"]', None, "instead of an object"),
+        ("{", None, "not JSON"),
+    ],
+)
+def test_irregular_beacons(
+    wire: pa.Table, beacon: str, randomness: str | None, reason: str | None
+) -> None:
+    texts = [beacon, *wire["commit"].combine_chunks().field("beacon").to_pylist()[1:]]
+    window = read_window_file(parquet(with_commit(wire, "beacon", pa.array(texts))))
+    assert window.rollouts["beacon_randomness"][0].as_py() == randomness
+    reasons = [text.json.reason for text in window.irregular]
+    assert len(reasons) == (reason is not None)
+    assert all(reason in found for found in reasons)
+
+
+def test_irregular_commitments_carry_their_row_in_the_file(wire: pa.Table) -> None:
+    texts = wire["commit"].combine_chunks().field("commitments").to_pylist()
+    texts[20] = '[{"sketch": 1e30}]'
+    raw = parquet(with_commit(wire, "commitments", pa.array(texts)), row_group_size=7)
+    (irregular,) = read_window_file(raw).irregular
+    assert (irregular.row, irregular.column) == (20, "sketches")
+
+
+def test_a_file_beyond_the_networks_limit_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "big.parquet"
+    with path.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(OversizedWindowFile, match=f"{MAX_FILE_BYTES + 1} bytes"):
+        read_window_file(path)
+
+
+def test_a_text_repeated_by_reference_is_refused(wire: pa.Table) -> None:
+    """One text of 1 MB, 3000 times: a small file that would expand to 3 GB."""
+    copies = 3000
+    table = wire.take(np.zeros(copies, np.int64))
+    hotkeys = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(copies, np.int32)), pa.array(["x" * 2**20])
+    )
+    raw = parquet(with_column(table, "hotkey", hotkeys), compression="zstd")
+    assert len(raw) < 2**17
+    with pytest.raises(OversizedWindowFile, match="column hotkey: pages expand"):
+        read_window_file(raw)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_page_of_zeros_is_refused(wire: pa.Table) -> None:
+    zeros = pa.array(["0" * 2**22] + [""] * (wire.num_rows - 1))
+    raw = parquet(with_column(wire, "challenge", zeros), compression="zstd", use_dictionary=False)
+    assert len(raw) < 2**17
+    with pytest.raises(OversizedWindowFile, match="column challenge: pages expand"):
+        read_window_file(raw)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_list_of_very_many_equal_values_is_refused(wire: pa.Table) -> None:
+    values = pa.array(np.zeros(1_000_000, np.int32))
+    offsets = pa.array(np.minimum(np.arange(wire.num_rows + 1), 1).astype(np.int32) * len(values))
+    tokens = pa.ListArray.from_arrays(offsets, values)
+    raw = parquet(with_commit(wire, "tokens", tokens), compression="zstd")
+    assert len(raw) < 2**17
+    with pytest.raises(OversizedWindowFile, match=r"column commit\.tokens.*pages expand"):
+        read_window_file(raw)
+
+
+def test_front_coded_texts_are_refused(wire: pa.Table) -> None:
+    raw = parquet(wire, use_dictionary=False, column_encoding={"challenge": "DELTA_BYTE_ARRAY"})
+    with pytest.raises(OversizedWindowFile, match="column challenge: front-coded"):
+        read_window_file(raw)
+
+
+def test_very_many_columns_are_refused(wire: pa.Table) -> None:
+    for number in range(64):
+        wire = wire.append_column(f"c{number}", wire["nonce"])
+    with pytest.raises(OversizedWindowFile, match="claims 91 columns"):
+        read_window_file(parquet(wire))
+
+
+def footer(*, rows: int, levels: int) -> bytes:
+    """A Parquet file that is only a footer: `levels` nested groups and `rows` rows claimed."""
+
+    def varint(number: int) -> bytes:
+        low, rest = number & 0x7F, number >> 7
+        return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+    def group(name: bytes) -> bytes:
+        return b"\x35\x02\x18" + varint(len(name)) + name + b"\x15\x02\x00"
+
+    leaf = b"\x15\x02\x25\x02\x18\x01x\x00"
+    elements = [group(b"schema"), *[group(b"a")] * levels, leaf]
+    body = b"\x15\x04\x19\xfc" + varint(len(elements)) + b"".join(elements)
+    body += b"\x16" + varint(2 * rows) + b"\x19\x0c\x00"
+    return b"PAR1" + body + struct.pack("<I", len(body)) + b"PAR1"
+
+
+def test_a_footer_that_claims_a_billion_rows_is_refused() -> None:
+    with pytest.raises(OversizedWindowFile, match="claims 1000000000 rows"):
+        read_window_file(footer(rows=10**9, levels=1))
+
+
+def test_a_footer_that_claims_rows_it_has_no_pages_for_is_corrupt() -> None:
+    with pytest.raises(CorruptWindowFile, match="do not add up"):
+        read_window_file(footer(rows=5, levels=1))
+
+
+@pytest.mark.parametrize("levels", [1_000, 100_000])
+def test_a_deeply_nested_schema_is_corrupt(levels: int) -> None:
+    with pytest.raises(CorruptWindowFile, match="nested"):
+        read_window_file(footer(rows=0, levels=levels))
+
+
+@pytest.mark.parametrize("kind", [0x19, 0x1C])
+def test_a_deeply_nested_footer_is_corrupt(kind: int) -> None:
+    """Lists (0x19) and structs (0x1c) within each other, which no reader may follow down."""
+    body = bytes([kind]) * 100_000
+    raw = b"PAR1" + body + struct.pack("<I", len(body)) + b"PAR1"
+    with pytest.raises(CorruptWindowFile, match="nested too deeply"):
+        read_window_file(raw)
+
+
+def test_a_file_without_rows_reads_as_the_network_reads_it() -> None:
+    window = read_window_file(parquet(WIRE_SCHEMA.empty_table()))
+    assert window.rollouts.num_rows == window.header.rows == 0
