@@ -8,9 +8,10 @@ policy are never mixed in: they stay where they are and the new run starts a fol
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -151,7 +152,7 @@ class Spool:
             ) from error
 
 
-def list_array(rows: list[NDArray[np.generic]], dtype: pa.DataType) -> pa.ListArray:
+def list_array(rows: Sequence[NDArray[Any]], dtype: pa.DataType) -> pa.ListArray:
     """A list column from one array a row, without a Python object per element."""
     offsets = np.zeros(len(rows) + 1, dtype=np.int32)
     np.cumsum([len(row) for row in rows], out=offsets[1:])

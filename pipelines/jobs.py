@@ -25,3 +25,17 @@ prove_window = dg.define_asset_job(
     tags=WINDOW_TAGS,
     description="Prove the stored rollouts of one window again and rebuild its file; no upload.",
 )
+
+compact_lake = dg.define_asset_job(
+    "compact_lake",
+    selection=dg.AssetSelection.assets("compacted_lake"),
+    executor_def=dg.in_process_executor,
+    description="Merge the lake's many small files.",
+)
+
+compact_schedule = dg.ScheduleDefinition(
+    name="daily_compaction",
+    job=compact_lake,
+    cron_schedule="41 4 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

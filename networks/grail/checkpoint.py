@@ -175,11 +175,17 @@ def select_ready(keys: Iterable[str], before_window: int) -> int | None:
     Among equals the newer checkpoint wins. Keys of any other form are ignored.
     """
     ready = [
-        (int(match[2]), int(match[1]))
-        for match in map(_READY_KEY.fullmatch, keys)
-        if match and int(match[2]) < before_window
+        (ready_window, window)
+        for window, ready_window in filter(None, map(parse_ready_key, keys))
+        if ready_window < before_window
     ]
     return max(ready)[1] if ready else None
+
+
+def parse_ready_key(key: str) -> tuple[int, int] | None:
+    """(checkpoint window, ready window) of a READY marker's key, or None for any other key."""
+    match = _READY_KEY.fullmatch(key)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def anchor_window(window: int) -> int:

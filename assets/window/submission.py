@@ -1,0 +1,124 @@
+"""The window file: packed, signed, and held against every rule a validator would ban for."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from windrow import WindrowError
+from windrow.assets.window import submission_rows as rows
+from windrow.assets.window.faults import explained, record_faults
+from windrow.assets.window.partitions import windows
+from windrow.assets.window.self_checks import CHECKS, Reference, check_results
+from windrow.assets.window.stored import (
+    stored_checkpoint,
+    stored_row,
+    stored_table,
+    window_file_path,
+)
+from windrow.engine.packaging import Origin, package
+from windrow.engine.spool import DroppedGroup
+from windrow.networks.grail.submission_checks import check_file_size
+from windrow.networks.grail.window_file import read_window_file, write_window_file
+from windrow.resources.chain import Chain
+from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.files import published
+from windrow.resources.inference import Inference
+from windrow.resources.lake import Lake
+from windrow.resources.wallet import Wallet
+
+
+class NothingToSubmit(WindrowError):
+    """Every group of a window breaks a rule."""
+
+
+@dg.asset(
+    partitions_def=windows,
+    group_name="window",
+    deps=["rollouts", "proofs"],
+    kinds={"parquet"},
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="submission", blocking=True, description=description)
+        for name, description in CHECKS.items()
+    ],
+)
+def submission(
+    context: dg.AssetExecutionContext,
+    chain: dg.ResourceParam[Chain],
+    checkpoints: dg.ResourceParam[CheckpointCache],
+    inference: dg.ResourceParam[Inference],
+    lake: dg.ResourceParam[Lake],
+    wallet: dg.ResourceParam[Wallet],
+) -> Iterator[dg.MaterializeResult]:
+    """The file that would be uploaded, without the groups that a validator would refuse.
+
+    A group that breaks a rule is left out whole, with the reason kept as a row. What is left is
+    written, read back as a stranger would read it, and checked again: those results are the asset
+    checks, and one that fails keeps the file from being uploaded.
+    """
+    window, hotkey = int(context.partition_key), wallet.hotkey
+    with explained(lake, window, hotkey, "submission"):
+        beacon = stored_row(lake, "beacons", window, hotkey)
+        checkpoint = stored_checkpoint(lake, checkpoints, window, hotkey)
+        origin = Origin(
+            window_start=window,
+            block_hash=beacon["block_hash"],
+            randomness=beacon["randomness"],
+            use_drand=beacon["use_drand"],
+            checkpoint_window=checkpoint.metadata.window,
+            model_name=checkpoint.metadata.model_name,
+            hotkey=hotkey,
+        )
+        flat = package(
+            stored_table(lake, "rollouts", window, hotkey),
+            stored_table(lake, "proofs", window, hotkey),
+            origin,
+            wallet.sign,
+        )
+        reference = Reference.of(flat, origin, checkpoint, inference)
+        refused = _refused_groups(reference.violations(flat))
+        record_faults(lake, window, hotkey, "submission", refused)
+        if refused:
+            gone = pa.array([drop.group for drop in refused], pa.int64())
+            flat = flat.filter(pc.invert(pc.is_in(flat["rollout_group"], value_set=gone)))
+        if not flat.num_rows:
+            raise NothingToSubmit(
+                f"window {window}: all {len(refused)} groups break a rule, the first one "
+                f"(group {refused[0].group}) {refused[0].reason}: {refused[0].detail}"
+            )
+        path = window_file_path(lake, window, hotkey)
+        with published(path, replace=True) as temporary:
+            write_window_file(
+                temporary,
+                flat.to_batches(),
+                wallet=hotkey,
+                window_start=window,
+                timestamp=chain.now(),
+            )
+        written = read_window_file(path)
+        violations = pa.concat_tables(
+            [
+                reference.violations(written.rollouts, written.irregular),
+                check_file_size(path.stat().st_size),
+            ]
+        )
+        summary = rows.summary(window, hotkey, written.rollouts, path, len(refused))
+        lake.write("submissions", window, hotkey, summary, run_id=context.run_id, replace=True)
+        current = checkpoints.select(window)
+    yield dg.MaterializeResult(
+        metadata=rows.summary_metadata(summary, flat),
+        check_results=check_results(violations, checkpoint.metadata.window, current),
+    )
+
+
+def _refused_groups(violations: pa.Table) -> list[DroppedGroup]:
+    """One entry a group that breaks a rule, with the first rule it breaks."""
+    refused: dict[int, DroppedGroup] = {}
+    for violation in violations.to_pylist():
+        group = violation["rollout_group"]
+        if group is not None and group not in refused:
+            refused[group] = DroppedGroup(
+                group, "submission", violation["check"], violation["reason"]
+            )
+    return list(refused.values())

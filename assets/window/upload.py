@@ -1,0 +1,119 @@
+"""The window file in the miner's bucket."""
+
+import hashlib
+
+import dagster as dg
+
+from windrow import WindrowError
+from windrow.assets.window.faults import explained
+from windrow.assets.window.partitions import windows
+from windrow.assets.window.stored import stored_row, window_file_path
+from windrow.assets.window.submission_rows import sha256_of
+from windrow.networks.grail.bucket import window_file_key
+from windrow.networks.grail.constants import MAX_FILE_BYTES
+from windrow.resources.chain import Chain
+from windrow.resources.lake import Lake
+from windrow.resources.lake_schema import DATASETS
+from windrow.resources.object_store import ObjectStore
+from windrow.resources.wallet import Wallet
+
+
+class LateReplacement(WindrowError):
+    """Another file of this window is in the bucket and its deadline has passed."""
+
+
+class ChangedSubmission(WindrowError):
+    """The window file on disk is not the one that was checked."""
+
+
+@dg.asset(
+    partitions_def=windows,
+    group_name="window",
+    deps=["submission"],
+    kinds={"s3"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "on_time", asset="upload", description="in the bucket before the network's deadline"
+        )
+    ],
+)
+def upload(
+    context: dg.AssetExecutionContext,
+    chain: dg.ResourceParam[Chain],
+    bucket: dg.ResourceParam[ObjectStore],
+    lake: dg.ResourceParam[Lake],
+    wallet: dg.ResourceParam[Wallet],
+) -> dg.MaterializeResult:
+    """Put the checked file where validators look for it (grail-protocol §8.1, §8.4).
+
+    The same file is never put twice: its time of upload would move. A different one replaces it
+    before the deadline only, for a late file counts as none.
+    """
+    window, hotkey = int(context.partition_key), wallet.hotkey
+    with explained(lake, window, hotkey, "upload"):
+        made = stored_row(lake, "submissions", window, hotkey)
+        path = window_file_path(lake, window, hotkey)
+        if sha256_of(path) != made["sha256"]:
+            raise ChangedSubmission(
+                f"{path} changed after it was checked; materialize submission again"
+            )
+        key = window_file_key(hotkey, window)
+        deadline = chain.deadline(window)
+        began = chain.now()
+        info = bucket.head(key)
+        action = "kept"
+        if info is None:
+            info, action = bucket.put_file(key, path, create=True), "created"
+        elif _sha256(bucket.get(key, max_bytes=MAX_FILE_BYTES)) != made["sha256"]:
+            if began > deadline:
+                raise LateReplacement(
+                    f"{key} already holds another file of window {window}, and its deadline passed "
+                    f"{began - deadline:.0f} s ago: replacing it would make it late. Both are kept: "
+                    f"the bucket's as it is, this one at {path}"
+                )
+            info, action = bucket.put_file(key, path), "replaced"
+        margin = deadline - info.last_modified
+        row = {
+            "window_start": window,
+            "hotkey": hotkey,
+            "key": key,
+            "bytes": info.size,
+            "sha256": made["sha256"],
+            "etag": info.etag,
+            "uploaded_at": info.last_modified,
+            "deadline": deadline,
+            "margin_seconds": margin,
+            "on_time": margin >= 0,
+            "seconds": chain.now() - began,
+        }
+        table = DATASETS["uploads"].table([row])
+        lake.write("uploads", window, hotkey, table, run_id=context.run_id, replace=True)
+    return dg.MaterializeResult(
+        metadata={
+            "key": key,
+            "action": action,
+            "bytes": info.size,
+            "sha256": made["sha256"],
+            "deadline_margin_seconds": round(margin, 1),
+            "uploaded_at": dg.MetadataValue.timestamp(info.last_modified),
+            "deadline": dg.MetadataValue.timestamp(deadline),
+            "seconds": round(row["seconds"], 3),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="on_time",
+                passed=margin >= 0,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"margin_seconds": round(margin, 1)},
+                description=(
+                    f"{margin:.1f} s before the deadline"
+                    if margin >= 0
+                    else f"{-margin:.1f} s after the deadline: the network treats it as no file"
+                ),
+            )
+        ],
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

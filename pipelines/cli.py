@@ -1,0 +1,73 @@
+"""The `windrow` command."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from windrow import WindrowError
+
+app = typer.Typer(
+    help="Run, prove, check and account for GPU work on proof-of-compute networks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+
+@app.command()
+def demo(
+    windows: Annotated[int, typer.Option(min=1, help="windows to mine")] = 3,
+    groups: Annotated[int, typer.Option(min=1, help="groups of 16 rollouts a window")] = 4,
+) -> None:
+    """Mine windows of the embedded network end to end, and show what came of them."""
+    from windrow.pipelines.demo.run import run_demo
+
+    run_demo(out, windows, groups)
+
+
+@app.command()
+def doctor() -> None:
+    """What is configured, what is missing, and what to do about it. Exit status 1 if anything is."""
+    from windrow.pipelines.doctor import report
+
+    raise typer.Exit(0 if report(out) else 1)
+
+
+@app.command()
+def status() -> None:
+    """The chain, the open window and the newest windows in the lake."""
+    from windrow.pipelines.status import show
+
+    show(out)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="a SELECT over the lake")] = "",
+    tables: Annotated[bool, typer.Option("--list", help="list tables and columns")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="most rows to print")] = 200,
+) -> None:
+    """Query the lake with DuckDB, read-only, while runs go on."""
+    from windrow.pipelines.sql import list_tables, print_query
+
+    if tables or not query:
+        list_tables(out)
+    else:
+        print_query(out, query, rows)
+
+
+def main() -> None:
+    """Run the command; a WindrowError is a message and exit status 2, never a traceback."""
+    try:
+        app()
+    except WindrowError as error:
+        err.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

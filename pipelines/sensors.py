@@ -1,0 +1,85 @@
+"""Sensors: every window opens once, every checkpoint is announced once."""
+
+import dagster as dg
+
+from windrow.assets.window.faults import record_faults
+from windrow.assets.window.partitions import windows
+from windrow.engine.spool import DroppedGroup
+from windrow.networks.grail.checkpoint import CHECKPOINTS_PREFIX, parse_ready_key
+from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.networks.grail.windows import window_start
+from windrow.pipelines.jobs import mine_window
+from windrow.resources.chain import Chain
+from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.lake import Lake
+from windrow.resources.wallet import Wallet
+
+MISSED_ROWS = 240
+"""A day of windows: after a longer pause the newest are written down, with the true number."""
+
+
+@dg.sensor(
+    job=mine_window,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Mines the open window, once; writes down windows missed while nothing ran.",
+)
+def open_window(
+    context: dg.SensorEvaluationContext,
+    chain: dg.ResourceParam[Chain],
+    lake: dg.ResourceParam[Lake],
+    wallet: dg.ResourceParam[Wallet],
+) -> dg.SensorResult | dg.SkipReason:
+    """One run for the window that holds the chain's newest block (grail-protocol §2)."""
+    window = window_start(chain.block())
+    last = int(context.cursor) if context.cursor else window - WINDOW_BLOCKS
+    if window <= last:
+        return dg.SkipReason(
+            f"window {window} was opened already; the next opens in block {window + WINDOW_BLOCKS}"
+        )
+    missed = range(last + WINDOW_BLOCKS, window, WINDOW_BLOCKS)
+    for skipped in missed[-MISSED_ROWS:]:
+        reason = f"{len(missed)} windows passed while the sensor did not run"
+        fault = DroppedGroup(-1, "open_window", "missed", reason)
+        record_faults(lake, skipped, wallet.hotkey, "open_window", [fault])
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=f"mine:{window}", partition_key=str(window))],
+        dynamic_partitions_requests=[windows.build_add_request([str(window)])],
+        cursor=str(window),
+    )
+
+
+@dg.sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    asset_selection=["checkpoint"],
+    description="Announces checkpoints as the trainer marks them READY.",
+)
+def new_checkpoint(
+    context: dg.SensorEvaluationContext,
+    checkpoints: dg.ResourceParam[CheckpointCache],
+) -> dg.SensorResult | dg.SkipReason:
+    """One materialization of the trainer's bucket for every new READY marker (§9.2)."""
+    seen = set((context.cursor or "").split())
+    markers = {}
+    for info in checkpoints.store.list(CHECKPOINTS_PREFIX):
+        if parsed := parse_ready_key(info.key):
+            markers[f"{parsed[0]}/{parsed[1]}"] = info
+    new = sorted(markers.keys() - seen)
+    if not new:
+        return dg.SkipReason(f"{len(markers)} checkpoints are ready, none of them new")
+    return dg.SensorResult(
+        asset_events=[
+            dg.AssetMaterialization(
+                "trainer_bucket",
+                metadata={
+                    "checkpoint_window": int(marker.split("/")[0]),
+                    "ready_window": int(marker.split("/")[1]),
+                    "ready_at": dg.MetadataValue.timestamp(markers[marker].last_modified),
+                },
+            )
+            for marker in new
+        ],
+        # Markers come in any order, so the cursor names those there are; the trainer keeps few.
+        cursor=" ".join(sorted(markers)),
+    )

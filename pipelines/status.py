@@ -1,0 +1,58 @@
+"""`windrow status`: where the chain stands and how the newest windows went."""
+
+from rich.console import Console
+from rich.table import Table
+
+from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.networks.grail.windows import window_start
+from windrow.pipelines.embedded import embedded_chain
+from windrow.resources.lake import Lake
+from windrow.resources.settings import Settings
+from windrow.resources.wallet import DevelopmentWallet
+
+NEWEST = """
+SELECT coalesce(r.window_start, f.window_start) AS window_start, s.groups, s.mean_reward,
+       r.stopped_by, u.on_time, u.margin_seconds, f.faults, f.last_fault
+FROM window_runs r
+LEFT JOIN submissions s USING (window_start, hotkey)
+LEFT JOIN uploads u USING (window_start, hotkey)
+FULL JOIN (
+    SELECT window_start, hotkey, count(*) AS faults, arg_max(reason, at) AS last_fault
+    FROM faults GROUP BY window_start, hotkey
+) f USING (window_start, hotkey)
+WHERE coalesce(r.hotkey, f.hotkey) = ?
+ORDER BY window_start DESC LIMIT 10
+"""
+
+
+def show(out: Console) -> None:
+    """Print the chain's height, the open window and the ten newest windows of this hotkey."""
+    settings = Settings.read()
+    chain = embedded_chain(settings)
+    hotkey = DevelopmentWallet(settings.wallet_uri).hotkey
+    block = chain.block()
+    window = window_start(block)
+    out.print(
+        f"block {block}; window {window} is open for {window + WINDOW_BLOCKS - block} more blocks, "
+        f"uploads until {chain.deadline(window) - chain.now():.0f} s from now; hotkey {hotkey}"
+    )
+    table = Table(title="newest windows", title_justify="left")
+    for name in ("window", "groups", "mean reward", "stopped by", "upload", "faults", "last fault"):
+        table.add_column(name)
+    for row in Lake(settings.lake).query(NEWEST, [hotkey]).to_pylist():
+        table.add_row(
+            str(row["window_start"]),
+            str(row["groups"] or "-"),
+            "-" if row["mean_reward"] is None else f"{row['mean_reward']:.3f}",
+            row["stopped_by"] or "-",
+            _upload(row["on_time"], row["margin_seconds"]),
+            str(row["faults"] or 0),
+            row["last_fault"] or "",
+        )
+    out.print(table)
+
+
+def _upload(on_time: bool | None, margin: float | None) -> str:
+    if margin is None:
+        return "none"
+    return f"{abs(margin):.0f} s {'before' if on_time else 'after'} the deadline"
