@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.processes import run_together
 
+from tests.support.processes import run_together
 from windrow.resources.chain import ChainError, CommitmentRefused, FutureBlock, WeightsRefused
 from windrow.resources.development_chain import ChainStateMismatch, DevelopmentChain
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
-from tests.support.disks import run_on_failing_disks
 
+from tests.support.disks import run_on_failing_disks
 from windrow.resources.object_store import (
     Bucket,
     BucketRefused,

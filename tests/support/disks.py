@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.processes import ENVIRONMENT
+
 SMALL_BYTES = 256 * 1024
 
 
@@ -23,5 +25,7 @@ def run_on_failing_disks(script: str, *, small: Path, read_only: Path) -> None:
     command += ["--size", str(SMALL_BYTES), "--tmpfs", str(small)]
     command += ["--ro-bind", str(read_only), str(read_only)]
     command += ["--", sys.executable, "-c", prologue + script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=ENVIRONMENT
+    )
     assert done.returncode == 0, done.stderr

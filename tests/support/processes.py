@@ -1,7 +1,12 @@
 """Several Python processes at once, each running the same script."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+# The tests' own modules are importable in a child process as they are here.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def run_together(script: str, count: int, *arguments: object) -> list[str]:
@@ -15,6 +20,7 @@ def run_together(script: str, count: int, *arguments: object) -> list[str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=ENVIRONMENT,
         )
         for number in range(count)
     ]

@@ -1,0 +1,177 @@
+"""The lake as SQL: a DuckDB file of views, replaced atomically, and one safe way to query it.
+
+A view reads, besides its data, an empty file of its own generation. That file gives the columns
+while a dataset is empty. And it goes before any file the view still reads: a connection kept open
+for too long gets an error from then on, never a table with rows missing.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from windrow.resources.files import naming_disk_errors
+from windrow.resources.lake_files import LakeError, write_file
+from windrow.resources.lake_manifest import Manifest, Ranges
+from windrow.resources.lake_schema import DATASETS, SCHEMA_VERSION, Dataset
+from windrow.resources.locks import file_lock
+
+CATALOGUE = "catalogue.duckdb"
+PUBLISH_LOCK = ".publish.lock"
+
+
+class QueryRefused(LakeError):
+    """A query that is not one SELECT, or that reaches outside the lake."""
+
+
+class QueryFailed(LakeError):
+    """DuckDB could not run a query."""
+
+
+def empty_file(dataset: str, generation: int) -> str:
+    """Path, relative to the lake, of the empty file a generation's view reads."""
+    return f"{dataset}/window_start=-1/{generation}.parquet"
+
+
+def edition(root: Path) -> str:
+    """Changes when the same manifest would give other views: moved lake, other columns."""
+    text = repr((str(root), SCHEMA_VERSION, [(d.name, str(d.schema)) for d in DATASETS.values()]))
+    return sha256(text.encode()).hexdigest()
+
+
+def publish(root: Path) -> None:
+    """Make the catalogue of the newest manifest. Raises DiskFull, PathRefused."""
+    path = root / CATALOGUE
+    with naming_disk_errors(path), file_lock(root / PUBLISH_LOCK):
+        # Read under the lock: whoever publishes last publishes the newest.
+        manifest = Manifest.load(root)
+        for dataset in DATASETS.values():
+            empty = root / empty_file(dataset.name, manifest.generation)
+            write_file(empty, dataset, [], run_id="", replace=True)
+        temporary = root / f".catalogue.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        try:
+            with duckdb.connect(temporary) as connection:
+                statements = ["BEGIN", *_statements(root, manifest), "COMMIT"]
+                connection.execute(";\n".join(statements))
+            temporary.replace(path)
+        except duckdb.OperationalError as error:
+            # DuckDB keeps the system's error in its text only.
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise LakeError(f"The catalogue {path} cannot be written: {error}.") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+            temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
+
+
+def published_edition(root: Path) -> tuple[str, int] | None:
+    """Edition and generation of the catalogue that is there, if one is."""
+    if not (root / CATALOGUE).exists():
+        return None
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH {_quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
+        row = connection.execute("SELECT edition, generation FROM lake.catalogue").fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def query(root: Path, sql: str, parameters: Sequence[object]) -> pa.Table:
+    """Run one SELECT over the views, with nothing but the lake in reach.
+
+    Raises QueryRefused, QueryFailed.
+    """
+    path = root / CATALOGUE
+    while True:
+        before = _identity(path)
+        with _connect(root) as connection:
+            _require_select(connection, sql)
+            try:
+                return connection.execute(sql, parameters).to_arrow_table()
+            except duckdb.PermissionException as error:
+                raise QueryRefused(f"A query may read the lake's views only: {error}") from error
+            except duckdb.IOException as error:
+                # Compaction replaced the catalogue meanwhile and removed what the old one reads.
+                if _identity(path) == before:
+                    raise QueryFailed(f"The lake cannot be read: {error}") from error
+            except duckdb.Error as error:
+                raise QueryFailed(str(error)) from error
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+def _connect(root: Path) -> duckdb.DuckDBPyConnection:
+    # A database of its own in memory: DuckDB shares one opened by path between threads, and a
+    # shared one would keep showing the catalogue that was there first.
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "temp_directory": str(root / ".spill"),
+        }
+    )
+    connection.execute(f"ATTACH {_quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
+    connection.execute("USE lake")
+    connection.execute(f"SET allowed_directories = [{_quoted(root)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    # The lake's own folder is in reach, so COPY … TO could write there.
+    try:
+        statements = connection.extract_statements(sql)
+    except duckdb.Error as error:
+        raise QueryFailed(str(error)) from error
+    if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+        raise QueryRefused("Give exactly one SELECT; the lake is not changed by queries.")
+
+
+def _statements(root: Path, manifest: Manifest) -> list[str]:
+    """The SQL of a catalogue."""
+    statements = [
+        f"CREATE VIEW catalogue AS SELECT {_quoted(edition(root))} AS edition, "
+        f"{manifest.generation}::BIGINT AS generation",
+        "COMMENT ON VIEW catalogue IS 'what this catalogue was made from'",
+    ]
+    for dataset in DATASETS.values():
+        statements.append(f"CREATE VIEW {dataset.name} AS {_view(root, dataset, manifest)}")
+        statements.append(f"COMMENT ON VIEW {dataset.name} IS {_quoted(dataset.description)}")
+        statements += [
+            f'COMMENT ON COLUMN {dataset.name}."{name}" IS {_quoted(meaning)}'
+            for name, meaning in dataset.columns.items()
+        ]
+    return statements
+
+
+def _view(root: Path, dataset: Dataset, manifest: Manifest) -> str:
+    columns = ", ".join(f'"{name}"' for name in dataset.columns)
+    compacted = manifest.files(dataset.name)
+    inside = " OR ".join(_within(file.windows) for file in compacted) or "false"
+    empty = _quoted(root / empty_file(dataset.name, manifest.generation))
+    each_window = _quoted(root / dataset.name / "window_start=*" / "*.parquet")
+    parts = [
+        f"SELECT {columns} FROM read_parquet([{empty}, {each_window}], union_by_name = true, "  # noqa: S608
+        f"hive_partitioning = true, hive_types = {{'window_start': BIGINT}}) WHERE NOT ({inside})"
+    ]
+    parts += [
+        f"SELECT * FROM read_parquet({_quoted(root / file.path)}, hive_partitioning = false) "  # noqa: S608
+        f"WHERE {_within(file.windows)}"
+        for file in compacted
+    ]
+    return " UNION ALL BY NAME ".join(parts)
+
+
+def _within(windows: Ranges) -> str:
+    spans = [f"window_start BETWEEN {first} AND {last}" for first, last in windows]
+    return f"({' OR '.join(spans) or 'false'})"
+
+
+def _quoted(text: str | Path) -> str:
+    return "'" + str(text).replace("'", "''") + "'"

@@ -1,0 +1,173 @@
+"""One Parquet file of the lake: written once and whole, read back in today's schema."""
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from windrow import WindrowError
+from windrow.networks.grail.windows import parse_window
+from windrow.resources.files import published
+from windrow.resources.lake_schema import DATASETS, SCHEMA_VERSION, Dataset
+
+# Small enough to merge a file piece by piece in little memory, large enough to compress well.
+ROW_GROUP_ROWS = 1024
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+
+class LakeError(WindrowError):
+    """The lake cannot do what was asked."""
+
+
+class UnknownDataset(LakeError):
+    """No dataset has this name."""
+
+
+class LakeSchemaError(LakeError):
+    """Rows or a file do not have their dataset's columns."""
+
+
+class LakeFileMissing(LakeError):
+    """The lake holds no such rows."""
+
+
+class LakeFileExists(LakeError):
+    """The rows are there already, and the lake writes once."""
+
+
+class LakeFileDamaged(LakeError):
+    """A file of the lake cannot be read."""
+
+
+def dataset_named(name: str) -> Dataset:
+    """The dataset; raises UnknownDataset."""
+    if name not in DATASETS:
+        raise UnknownDataset(f"There is no dataset {name!r}; there are {', '.join(DATASETS)}.")
+    return DATASETS[name]
+
+
+def window_folder(root: Path, dataset: str, window: int) -> Path:
+    """`<lake>/<dataset>/window_start=<n>`, checked."""
+    if parse_window(str(window)) is None:
+        raise LakeError(f"{window} is not a window: its first block is a multiple of 30.")
+    return root / dataset_named(dataset).name / f"window_start={window}"
+
+
+def window_file(root: Path, dataset: str, window: int, name: str) -> Path:
+    """Where a window's rows of one name (the hotkey, as a rule) are, checked."""
+    if not _NAME.fullmatch(name):
+        raise LakeError(f"{name!r} cannot name a file: use letters, digits, '_', '-' and '.'.")
+    return window_folder(root, dataset, window) / f"{name}.parquet"
+
+
+def check_rows(dataset: Dataset, window: int, table: pa.Table) -> pa.Table:
+    """The rows with columns in the dataset's order. Raises LakeSchemaError."""
+    expected, found = dataset.schema, table.column_names
+    wrong = [f"{name} is missing" for name in expected.names if name not in found]
+    wrong += [f"{name} is no column" for name in found if name not in expected.names]
+    if not wrong and len(found) != len(expected):
+        wrong = ["a column is there twice"]
+    if not wrong:
+        wrong = [
+            f"{field.name} is {table.schema.field(field.name).type}, not {field.type}"
+            for field in expected
+            if table.schema.field(field.name).type != field.type
+        ]
+    if wrong:
+        raise LakeSchemaError(f"Rows for {dataset.name}: {'; '.join(wrong)}.")
+    if set(table["window_start"].unique().to_pylist()) - {window}:
+        raise LakeSchemaError(f"Rows for {dataset.name}, window {window}, name another window.")
+    return table.select(expected.names)
+
+
+def write_file(
+    path: Path,
+    dataset: Dataset,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    run_id: str,
+    replace: bool,
+    extra: dict[str, str] | None = None,
+) -> None:
+    """Write a file whole. Raises FileExistsError when it exists and not replace, DiskFull, …"""
+    metadata = {
+        "windrow.dataset": dataset.name,
+        "windrow.schema_version": str(SCHEMA_VERSION),
+        "windrow.run_id": run_id,
+    } | (extra or {})
+    schema = dataset.schema.with_metadata(metadata)
+    with (
+        published(path, replace=replace) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=3) as writer,
+    ):
+        pending: list[pa.RecordBatch] = []
+        for batch in batches:
+            pending.append(batch)
+            if sum(part.num_rows for part in pending) >= ROW_GROUP_ROWS:
+                writer.write_table(pa.Table.from_batches(pending), row_group_size=ROW_GROUP_ROWS)
+                pending = []
+        if pending:
+            writer.write_table(pa.Table.from_batches(pending), row_group_size=ROW_GROUP_ROWS)
+
+
+def open_file(path: Path, dataset: Dataset) -> pq.ParquetFile:
+    """A file of the dataset. Raises FileNotFoundError, LakeFileDamaged, LakeSchemaError."""
+    with _naming_damage(path):
+        file = pq.ParquetFile(path)
+    metadata = file.schema_arrow.metadata or {}
+    found = [
+        metadata.get(key, b"none").decode(errors="replace")
+        for key in (b"windrow.dataset", b"windrow.schema_version")
+    ]
+    if found != [dataset.name, str(SCHEMA_VERSION)]:
+        file.close()
+        raise LakeSchemaError(
+            f"{path} holds {found[0]} in schema version {found[1]}; here it must be "
+            f"{dataset.name} in version {SCHEMA_VERSION}."
+        )
+    return file
+
+
+def read_rows(path: Path, dataset: Dataset, first: int, count: int) -> Iterator[pa.RecordBatch]:
+    """Rows [first, first + count) of a file, a row group at a time, in today's schema.
+
+    A column that an older file lacks reads as null. Raises as open_file.
+    """
+    with open_file(path, dataset) as file:
+        start = 0
+        for index in range(file.num_row_groups):
+            rows = file.metadata.row_group(index).num_rows
+            low, high = max(first - start, 0), min(first + count - start, rows)
+            if low < high:
+                with _naming_damage(path):
+                    group = file.read_row_group(index).slice(low, high - low)
+                yield from (_in_schema(dataset, batch) for batch in group.to_batches())
+            start += rows
+
+
+@contextlib.contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise LakeFileDamaged(
+            f"{path} cannot be read: {error}. Materialise its window again."
+        ) from error
+
+
+def _in_schema(dataset: Dataset, batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [
+            batch.column(field.name)
+            if field.name in batch.schema.names
+            else pa.nulls(batch.num_rows, field.type)
+            for field in dataset.schema
+        ],
+        schema=dataset.schema,
+    )

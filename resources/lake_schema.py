@@ -1,0 +1,197 @@
+"""The lake's datasets: what each row is, and every column with its type and meaning.
+
+A dataset may gain nullable columns: older files read as null there. Any other change of a column
+is a new `SCHEMA_VERSION`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+
+_I32 = pa.int32()
+_I64 = pa.int64()
+_F32 = pa.float32()
+_F64 = pa.float64()
+_TEXT = pa.string()
+_BOOL = pa.bool_()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset. schema: Arrow, every column may be null; columns: what each of them means."""
+
+    name: str
+    description: str
+    schema: pa.Schema
+    columns: Mapping[str, str]
+
+    def table(self, rows: Iterable[Mapping[str, object]]) -> pa.Table:
+        """Rows as a table. Raises ValueError where a row's names are not exactly the columns."""
+        rows = list(rows)
+        for row in rows:
+            if wrong := row.keys() ^ self.columns.keys():
+                raise ValueError(f"a row of {self.name} lacks or adds {', '.join(sorted(wrong))}")
+        return pa.Table.from_pylist(rows, schema=self.schema)
+
+
+def _dataset(
+    name: str, description: str, columns: Mapping[str, tuple[pa.DataType, str]]
+) -> Dataset:
+    schema = pa.schema([(column, kind) for column, (kind, _) in columns.items()])
+    meanings = {column: meaning for column, (_, meaning) in columns.items()}
+    return Dataset(name, description, schema, MappingProxyType(meanings))
+
+
+_OF_A_WINDOW = {
+    "window_start": (_I64, "first block of the window"),
+    "hotkey": (_TEXT, "SS58 address of the miner"),
+}
+
+_OF_A_ROLLOUT = _OF_A_WINDOW | {
+    "rollout_group": (_I64, "number of the problem within the window"),
+    "rollout_index": (_I32, "number of the rollout within its group, 0 to 15"),
+    "nonce": (_I64, "number of the rollout within the window"),
+}
+
+_DATASETS = (
+    _dataset(
+        "beacons",
+        "one row a window: the randomness it starts from",
+        _OF_A_WINDOW
+        | {
+            "block_hash": (_TEXT, "hash of the window's first block, 0x included"),
+            "randomness": (_TEXT, "the miner's randomness R_m, 64 hex digits"),
+            "use_drand": (_BOOL, "whether a drand round is mixed in"),
+            "drand_round": (_I64, "that round"),
+            "source": (_TEXT, "where the randomness is from"),
+            "opened_at": (_F64, "timestamp of the window's first block, unix seconds"),
+        },
+    ),
+    _dataset(
+        "checkpoints",
+        "one row a window: the model and the policy it was mined with",
+        _OF_A_WINDOW
+        | {
+            "checkpoint_window": (_I64, "window the checkpoint is named after"),
+            "model_name": (_TEXT, "model name in the metadata"),
+            "weights_hash": (_TEXT, "XXH3-128 of the weights, 32 hex digits"),
+            "env_id": (_TEXT, "environment of the tasks"),
+            "env_params": (_TEXT, "its parameters, JSON"),
+            "thinking_mode": (_TEXT, "how prompts ask for reasoning"),
+            "max_new_tokens": (_I32, "most tokens of a completion"),
+            "temperature": (_F64, "sampling temperature"),
+            "top_p": (_F64, "nucleus of the sampling"),
+            "top_k": (_I32, "most tokens sampled from; null is all"),
+            "repetition_penalty": (_F64, "penalty of repeated tokens"),
+            "bytes": (_I64, "size of its files together"),
+            "seconds": (_F64, "time to fetch and verify them"),
+        },
+    ),
+    _dataset(
+        "window_runs",
+        "one row a window: how its last run of the window loop went",
+        _OF_A_WINDOW
+        | {
+            "resumed": (_I32, "groups an earlier run had finished"),
+            "finished": (_I32, "groups finished in this run"),
+            "dropped": (_I32, "groups dropped, with their reasons in faults"),
+            "tokens": (_I64, "tokens sampled in this run"),
+            "seconds": (_F64, "wall time of the loop"),
+            "generation_seconds": (_F64, "time generating"),
+            "reward_seconds": (_F64, "time evaluating"),
+            "proof_seconds": (_F64, "time proving"),
+            "group_seconds": (_F64, "moving average of a group from start to finish"),
+            "block_seconds": (_F64, "moving average of a block"),
+            "stopped_by": (_TEXT, "max_groups, time_budget or window_closed"),
+            "ended_at": (_F64, "when the loop ended, unix seconds"),
+        },
+    ),
+    _dataset(
+        "rollouts",
+        "one row a rollout: what was generated and what it earned",
+        _OF_A_ROLLOUT
+        | {
+            "problem_seed": (_I64, "seed that selects the task"),
+            "request_seed": (_I64, "seed of this rollout's sampling"),
+            "task_index": (_I64, "index of the task within its source"),
+            "tokens": (pa.list_(_I32), "prompt and completion, token ids"),
+            "prompt_length": (_I32, "tokens of the prompt"),
+            "completion_length": (_I32, "tokens of the completion"),
+            "finish_reason": (_TEXT, "stop (ended by EOS) or length"),
+            "reward": (_F64, "total reward"),
+            "success": (_BOOL, "whether the environment calls it solved"),
+            "advantage": (_F64, "reward relative to its group"),
+            "block": (_I64, "newest block when its group was finished"),
+            "finished_at": (_F64, "when its group was finished, unix seconds"),
+            "generation_seconds": (_F64, "time to generate its group"),
+            "reward_seconds": (_F64, "time to evaluate its group"),
+        },
+    ),
+    _dataset(
+        "proofs",
+        "one row a rollout: the sketches and log-probs that prove it",
+        _OF_A_ROLLOUT
+        | {
+            "tokens_hash": (_TEXT, "SHA-256 of the tokens proved, 64 hex digits"),
+            "sketches": (pa.list_(_I32), "activation sketch of every position"),
+            "token_logprobs": (pa.list_(_F32), "log-prob of every token, 0 over the prompt"),
+            "device": (_TEXT, "device of the forward pass"),
+            "dtype": (_TEXT, "number format of the forward pass"),
+            "attention": (_TEXT, "attention kernel of the forward pass"),
+            "proof_seconds": (_F64, "time to prove its group"),
+        },
+    ),
+    _dataset(
+        "submissions",
+        "one row a window: the signed file and what went into it",
+        _OF_A_WINDOW
+        | {
+            "checkpoint_window": (_I64, "checkpoint the file was mined with"),
+            "groups": (_I32, "groups in the file"),
+            "rollouts": (_I32, "rows of the file"),
+            "refused_groups": (_I32, "groups left out because they break a rule"),
+            "mean_reward": (_F64, "mean reward of the rollouts"),
+            "solved": (_F64, "share of solved rollouts"),
+            "tokens": (_I64, "tokens of all completions"),
+            "path": (_TEXT, "the file on this machine"),
+            "bytes": (_I64, "its size"),
+            "sha256": (_TEXT, "its SHA-256, 64 hex digits"),
+            "made_at": (_F64, "when it was signed, unix seconds"),
+        },
+    ),
+    _dataset(
+        "uploads",
+        "one row a window: when the file reached the bucket",
+        _OF_A_WINDOW
+        | {
+            "key": (_TEXT, "object key"),
+            "bytes": (_I64, "size in the bucket"),
+            "sha256": (_TEXT, "SHA-256 of what was sent, 64 hex digits"),
+            "etag": (_TEXT, "entity tag the bucket gave"),
+            "uploaded_at": (_F64, "last-modified time by the bucket's clock, unix seconds"),
+            "deadline": (_F64, "when uploads of the window end, unix seconds"),
+            "margin_seconds": (_F64, "deadline less uploaded_at; negative is late"),
+            "on_time": (_BOOL, "whether a validator counts it"),
+            "seconds": (_F64, "time the upload took"),
+        },
+    ),
+    _dataset(
+        "faults",
+        "one row a thing that went wrong: no group or window is lost without a reason",
+        _OF_A_WINDOW
+        | {
+            "stage": (_TEXT, "where: an asset, or prompt, generation, reward, proof, check"),
+            "rollout_group": (_I64, "the group given up; null when it is the whole window"),
+            "reason": (_TEXT, "short name of the reason"),
+            "detail": (_TEXT, "what happened and what to do"),
+            "at": (_F64, "when it was recorded, unix seconds"),
+        },
+    ),
+)
+
+DATASETS: Final[Mapping[str, Dataset]] = MappingProxyType({d.name: d for d in _DATASETS})
