@@ -55,14 +55,26 @@ def sampled_rows(
     return np.array(sorted(row for g in rng.sample(ordered, count) for row in members[g]))
 
 
+def miner_sample_size(
+    miners: int, rate: float = MINER_RATE, least: int = MIN_MINERS, most: int | None = MAX_MINERS
+) -> int:
+    """How many of the eligible miners a validator looks at (grail-validation §4.3)."""
+    size = max(least, math.ceil(miners * rate))
+    return max(0, min(miners, size if most is None else min(size, most)))
+
+
 def selected_miners(
-    hotkeys: Sequence[str], block_hash: str, recent_selections: Mapping[str, int]
+    hotkeys: Sequence[str],
+    block_hash: str,
+    recent_selections: Mapping[str, int],
+    size: int | None = None,
 ) -> list[str]:
     """The miners a validator looks at in a window, least recently chosen first (§11.3).
 
     block_hash: of the window's first block. recent_selections: how often each was chosen lately.
+    size: how many; None for the network's `miner_sample_size`.
     """
-    count = min(len(hotkeys), MAX_MINERS, max(MIN_MINERS, math.ceil(len(hotkeys) * MINER_RATE)))
+    count = miner_sample_size(len(hotkeys)) if size is None else size
 
     def rank(hotkey: str) -> tuple[int, bytes]:
         text = f"{block_hash}:{hotkey}".encode("utf-8", "surrogatepass")
