@@ -82,7 +82,8 @@ class WindowReader:
         """
         self.irregular.clear()
         first_row = 0
-        wire_batches = self._parquet.iter_batches(rows, columns=sorted(leaf_types(WIRE_SCHEMA)))
+        columns = sorted(leaf_types(WIRE_SCHEMA))
+        wire_batches = self._parquet.iter_batches(rows, columns=columns, use_threads=False)
         while True:
             try:
                 wire = next(wire_batches, None)
