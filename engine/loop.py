@@ -84,7 +84,8 @@ class Progress:
 
 @dataclass
 class Report:
-    """What a window run did. Groups that an earlier run finished count as resumed.
+    """What a window run did. Groups that an earlier run finished count as resumed; those it
+    dropped are not named again.
 
     busy_seconds: by stage; over seconds it is the stage's utilisation.
     stopped_by: max_groups, time_budget or window_closed.
@@ -150,7 +151,6 @@ class WindowLoop:
         done = set(self._spool.finished())
         given_up = self._spool.dropped()
         self.report.resumed = len(done)
-        self.report.dropped = list(given_up)
         settled = done | {drop.group for drop in given_up}
         with ExitStack() as stack:
             for stage in ("generation", "reward", "proof"):

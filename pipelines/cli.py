@@ -31,7 +31,7 @@ def demo(
 
 @app.command()
 def doctor() -> None:
-    """What is configured, what is missing, and what to do about it. Exit status 1 if anything is."""
+    """What is configured, what is missing and what to do; exit status 1 if anything is missing."""
     from windrow.pipelines.doctor import report
 
     raise typer.Exit(0 if report(out) else 1)

@@ -185,6 +185,7 @@ _DATASETS = (
         "one row a thing that went wrong: no group or window is lost without a reason",
         _OF_A_WINDOW
         | {
+            "run_id": (_TEXT, "the Dagster run it happened in; null for a sensor"),
             "stage": (_TEXT, "where: an asset, or prompt, generation, reward, proof, check"),
             "rollout_group": (_I64, "the group given up; null when it is the whole window"),
             "reason": (_TEXT, "short name of the reason"),

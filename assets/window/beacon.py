@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from windrow.assets.window.faults import explained
+from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_row
 from windrow.networks.grail.constants import WINDOW_BLOCKS
@@ -29,7 +29,7 @@ def beacon(
     chain now gives its first block another hash.
     """
     window = int(context.partition_key)
-    with explained(lake, window, wallet.hotkey, "beacon"):
+    with faults_kept(lake, window, wallet.hotkey, "beacon", context.run_id):
         block_hash = chain.block_hash(window)
         row = _kept(lake, window, wallet.hotkey, block_hash)
         if row is None:

@@ -5,7 +5,7 @@ import time
 
 import dagster as dg
 
-from windrow.assets.window.faults import explained
+from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.lake import Lake
@@ -25,7 +25,7 @@ def checkpoint(
     Metadata that lacks something mining needs fails the window with that reason.
     """
     window = int(context.partition_key)
-    with explained(lake, window, wallet.hotkey, "checkpoint"):
+    with faults_kept(lake, window, wallet.hotkey, "checkpoint", context.run_id):
         began = time.perf_counter()
         verified = checkpoints.fetch(checkpoints.select(window))
         seconds = time.perf_counter() - began

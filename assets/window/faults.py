@@ -11,38 +11,60 @@ from windrow.engine.spool import DroppedGroup
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
 
+WHOLE_WINDOW = -1
+"""The group number of a fault that is not one group's."""
+
 
 def record_faults(
-    lake: Lake, window_start: int, hotkey: str, source: str, faults: Sequence[DroppedGroup]
+    lake: Lake,
+    window_start: int,
+    hotkey: str,
+    source: str,
+    faults: Sequence[DroppedGroup],
+    *,
+    run_id: str = "",
 ) -> None:
-    """Replace what `source` (an asset or a sensor) has to say of this window."""
-    now = time.time()
+    """Store what `source` (an asset or a sensor) met with in one run of this window."""
     rows = [
         {
             "window_start": window_start,
             "hotkey": hotkey,
+            "run_id": run_id or None,
             "stage": fault.stage,
-            "rollout_group": fault.group if fault.group >= 0 else None,
+            "rollout_group": None if fault.group == WHOLE_WINDOW else fault.group,
             "reason": fault.reason,
             "detail": fault.detail,
-            "at": now,
+            "at": time.time(),
         }
         for fault in faults
     ]
+    name = ".".join(filter(None, (hotkey, source, run_id)))
     table = DATASETS["faults"].table(rows)
-    lake.write("faults", window_start, f"{hotkey}.{source}", table, replace=True)
+    lake.write("faults", window_start, name, table, run_id=run_id, replace=True)
 
 
 @contextmanager
-def explained(lake: Lake, window_start: int, hotkey: str, source: str) -> Iterator[None]:
-    """Turn a WindrowError into a row and a failed step that says the same and is not retried."""
+def faults_kept(
+    lake: Lake, window_start: int, hotkey: str, source: str, run_id: str
+) -> Iterator[list[DroppedGroup]]:
+    """A list for faults, stored however the step ends.
+
+    A WindrowError becomes one of them, and a failed step that says the same and is not retried.
+    """
+    faults: list[DroppedGroup] = []
     try:
-        yield
+        yield faults
     except WindrowError as error:
-        reason = type(error).__name__
-        record_faults(
-            lake, window_start, hotkey, source, [DroppedGroup(-1, source, reason, str(error))]
-        )
+        faults.append(DroppedGroup(WHOLE_WINDOW, source, type(error).__name__, str(error)))
+        description = str(error)
+        try:
+            record_faults(lake, window_start, hotkey, source, faults, run_id=run_id)
+        except WindrowError as unrecorded:
+            description += f" (and this could not be kept in the lake: {unrecorded})"
         raise dg.Failure(
-            description=str(error), metadata={"reason": reason}, allow_retries=False
+            description=description,
+            metadata={"reason": type(error).__name__},
+            allow_retries=False,
         ) from error
+    if faults:
+        record_faults(lake, window_start, hotkey, source, faults, run_id=run_id)

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from windrow.assets.window import stream_rows
-from windrow.assets.window.faults import explained, record_faults
+from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_checkpoint, stored_row, stored_table
 from windrow.engine.loop import WindowLoop, WindowPlan
@@ -62,7 +62,7 @@ def window_stream(
     window, hotkey = int(context.partition_key), wallet.hotkey
     selected = {key.path[-1] for key in context.selected_asset_keys}
     with (
-        explained(lake, window, hotkey, "window_stream"),
+        faults_kept(lake, window, hotkey, "window_stream", context.run_id) as faults,
         window_lock(settings.home / "locks", window, hotkey, context.run_id),
     ):
         beacon = stored_row(lake, "beacons", window, hotkey)
@@ -96,8 +96,10 @@ def window_stream(
                     clock=chain,
                     on_progress=show,
                 )
-                report = loop.run()
-            record_faults(lake, window, hotkey, "window_stream", report.dropped)
+                try:
+                    report = loop.run()
+                finally:
+                    faults += loop.report.dropped
             run = stream_rows.window_run(window, hotkey, loop)
             lake.write("window_runs", window, hotkey, run, run_id=context.run_id, replace=True)
             groups = stream_rows.finished_groups(spool, report, window)

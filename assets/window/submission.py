@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from windrow import WindrowError
 from windrow.assets.window import submission_rows as rows
-from windrow.assets.window.faults import explained, record_faults
+from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.self_checks import CHECKS, Reference, check_results
 from windrow.assets.window.stored import (
@@ -58,7 +58,7 @@ def submission(
     checks, and one that fails keeps the file from being uploaded.
     """
     window, hotkey = int(context.partition_key), wallet.hotkey
-    with explained(lake, window, hotkey, "submission"):
+    with faults_kept(lake, window, hotkey, "submission", context.run_id) as faults:
         beacon = stored_row(lake, "beacons", window, hotkey)
         checkpoint = stored_checkpoint(lake, checkpoints, window, hotkey)
         origin = Origin(
@@ -78,7 +78,7 @@ def submission(
         )
         reference = Reference.of(flat, origin, checkpoint, inference)
         refused = _refused_groups(reference.violations(flat))
-        record_faults(lake, window, hotkey, "submission", refused)
+        faults += refused
         if refused:
             gone = pa.array([drop.group for drop in refused], pa.int64())
             flat = flat.filter(pc.invert(pc.is_in(flat["rollout_group"], value_set=gone)))

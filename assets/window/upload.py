@@ -5,7 +5,7 @@ import hashlib
 import dagster as dg
 
 from windrow import WindrowError
-from windrow.assets.window.faults import explained
+from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_row, window_file_path
 from windrow.assets.window.submission_rows import sha256_of
@@ -50,7 +50,7 @@ def upload(
     before the deadline only, for a late file counts as none.
     """
     window, hotkey = int(context.partition_key), wallet.hotkey
-    with explained(lake, window, hotkey, "upload"):
+    with faults_kept(lake, window, hotkey, "upload", context.run_id):
         made = stored_row(lake, "submissions", window, hotkey)
         path = window_file_path(lake, window, hotkey)
         if sha256_of(path) != made["sha256"]:
@@ -68,8 +68,8 @@ def upload(
             if began > deadline:
                 raise LateReplacement(
                     f"{key} already holds another file of window {window}, and its deadline passed "
-                    f"{began - deadline:.0f} s ago: replacing it would make it late. Both are kept: "
-                    f"the bucket's as it is, this one at {path}"
+                    f"{began - deadline:.0f} s ago: replacing it would make it late. Both are "
+                    f"kept: the bucket's as it is, this one at {path}"
                 )
             info, action = bucket.put_file(key, path), "replaced"
         margin = deadline - info.last_modified
