@@ -58,8 +58,10 @@ def publish(root: Path) -> None:
             with duckdb.connect(temporary) as connection:
                 statements = ["BEGIN", *_statements(root, manifest), "COMMIT"]
                 connection.execute(";\n".join(statements))
+                # Closing would do this too, but says nothing when it fails.
+                connection.execute("CHECKPOINT")
             temporary.replace(path)
-        except duckdb.OperationalError as error:
+        except duckdb.Error as error:
             # DuckDB keeps the system's error in its text only.
             if os.strerror(errno.ENOSPC) in str(error):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error

@@ -5,11 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from windrow import WindrowError
-from windrow.engine.loop import MAX_DROPS_IN_A_ROW, WindowAborted, request_seed
-from windrow.engine.ports import Completion
-from windrow.engine.spool import Spool, SpoolError, identity_of
-from windrow.networks.grail.budget import TimeBudget
 
 from tests.engine.scripted import (
     EOS,
@@ -22,6 +17,11 @@ from tests.engine.scripted import (
     ScriptedProver,
     loop,
 )
+from windrow import WindrowError
+from windrow.engine.loop import MAX_DROPS_IN_A_ROW, WindowAborted, request_seed
+from windrow.engine.ports import Completion
+from windrow.engine.spool import Spool, SpoolError, identity_of
+from windrow.networks.grail.budget import TimeBudget
 
 
 @pytest.fixture

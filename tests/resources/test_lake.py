@@ -313,7 +313,7 @@ with pytest.raises(PathRefused):
 
 lake = Lake(small / "lake")
 filler = small / "filler"
-filler.write_bytes(bytes(200_000))
+filler.write_bytes(bytes(900_000))
 with pytest.raises(DiskFull):
     lake.catalogue
 assert not list(small.rglob("*.tmp*"))
@@ -321,7 +321,7 @@ assert not lake.root.joinpath("catalogue.duckdb").exists()
 filler.unlink()
 assert lake.query("SELECT * FROM faults").num_rows == 0
 noise = random.Random(0)
-big = rows_of("rollouts", 60, 100, tokens=[noise.getrandbits(31) for _ in range(2000)])
+big = rows_of("rollouts", 60, 300, tokens=[noise.getrandbits(31) for _ in range(2000)])
 with pytest.raises(DiskFull, match="free space"):
     lake.write("rollouts", 60, "hk", big)
 assert not lake.exists("rollouts", 60)

@@ -207,7 +207,7 @@ import pytest
 from windrow.resources.files import DiskFull, PathRefused
 from windrow.resources.object_store import BucketFull, BucketRefused, open_bucket
 
-big = os.urandom(1_000_000)
+big = os.urandom(2_000_000)
 source = small.parent / "source"
 source.write_bytes(big)
 

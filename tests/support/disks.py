@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tests.support.processes import ENVIRONMENT
 
-SMALL_BYTES = 256 * 1024
+SMALL_BYTES = 1024 * 1024
 
 
 def run_on_failing_disks(script: str, *, small: Path, read_only: Path) -> None:
-    """Run Python in a mount namespace where `small` holds 256 KiB and `read_only` refuses writes.
+    """Run Python in a mount namespace where `small` holds 1 MiB and `read_only` refuses writes.
 
     The script finds both as the Path variables `small` and `read_only`; an exception in it
     fails the test with its traceback.
