@@ -1,6 +1,7 @@
 """The window file: packed, signed, and held against every rule a validator would ban for."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
@@ -21,6 +22,7 @@ from windrow.engine.packaging import Origin, package
 from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.submission_checks import check_file_size
 from windrow.networks.grail.window_file import read_window_file, write_window_file
+from windrow.networks.grail.window_guards import WindowFileError
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.files import published
@@ -55,7 +57,8 @@ def submission(
 
     A group that breaks a rule is left out whole, with the reason kept as a row. What is left is
     written, read back as a stranger would read it, and checked again: those results are the asset
-    checks, and one that fails keeps the file from being uploaded.
+    checks, and one that fails keeps the file from being uploaded. A sound file of the same rollouts
+    stays as it is, so that a repeated run has nothing new to upload.
     """
     window, hotkey = int(context.partition_key), wallet.hotkey
     with faults_kept(lake, window, hotkey, "submission", context.run_id) as faults:
@@ -88,14 +91,15 @@ def submission(
                 f"(group {refused[0].group}) {refused[0].reason}: {refused[0].detail}"
             )
         path = window_file_path(lake, window, hotkey)
-        with published(path, replace=True) as temporary:
-            write_window_file(
-                temporary,
-                flat.to_batches(),
-                wallet=hotkey,
-                window_start=window,
-                timestamp=chain.now(),
-            )
+        if not _holds(path, flat, reference):
+            with published(path, replace=True) as temporary:
+                write_window_file(
+                    temporary,
+                    flat.to_batches(),
+                    wallet=hotkey,
+                    window_start=window,
+                    timestamp=chain.now(),
+                )
         written = read_window_file(path)
         violations = pa.concat_tables(
             [
@@ -110,6 +114,20 @@ def submission(
         metadata=rows.summary_metadata(summary, flat),
         check_results=check_results(violations, checkpoint.metadata.window, current),
     )
+
+
+def _holds(path: Path, flat: pa.Table, reference: Reference) -> bool:
+    """Whether a sound file of these rollouts is there; signing them again would give another."""
+    if not path.exists():
+        return False
+    try:
+        found = read_window_file(path)
+    except WindowFileError:
+        return False
+    signatures = ["commit_signature", "signature"]
+    if not found.rollouts.drop_columns(signatures).equals(flat.drop_columns(signatures)):
+        return False
+    return not reference.violations(found.rollouts, found.irregular).num_rows
 
 
 def _refused_groups(violations: pa.Table) -> list[DroppedGroup]:

@@ -53,9 +53,10 @@ def upload(
     with faults_kept(lake, window, hotkey, "upload", context.run_id):
         made = stored_row(lake, "submissions", window, hotkey)
         path = window_file_path(lake, window, hotkey)
-        if sha256_of(path) != made["sha256"]:
+        if not path.exists() or sha256_of(path) != made["sha256"]:
             raise ChangedSubmission(
-                f"{path} changed after it was checked; materialize submission again"
+                f"{path} changed or vanished after it was checked and is not uploaded; materialize "
+                "submission again"
             )
         key = window_file_key(hotkey, window)
         deadline = chain.deadline(window)
