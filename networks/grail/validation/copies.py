@@ -39,8 +39,9 @@ class Overlap:
 
     pair: sorted hotkeys. denominator: rows of the smaller file. copier, victim: whom the network
     gates and spares, None below the threshold or without a direction. windrow_copier: who uploaded
-    later in the very windows in which they shared; the network takes the latest upload times of
-    the interval instead, so that a copier can have its victim gated.
+    later, in the windows in which they shared them, what alone reaches the threshold; None where
+    both did. The network goes by the latest upload times of the interval instead, so that a copier
+    can have its victim gated.
     """
 
     pair: Pair
@@ -183,7 +184,12 @@ def _overlaps(
         overlap = Overlap(pair, count, denominator, scope, window, None, None, None)
         order = _later_first(pair, uploaded) if overlap.violates else None
         copier, victim = order or (None, None)
-        windrow_copier = _proven_copier(pair, copied, overlap.threshold * denominator)
+        proven = [
+            later
+            for later, earlier in (pair, pair[::-1])
+            if copied.get((later, earlier), 0) / denominator >= overlap.threshold
+        ]
+        windrow_copier = proven[0] if len(proven) == 1 else None
         overlaps.append(
             replace(overlap, copier=copier, victim=victim, windrow_copier=windrow_copier)
         )
@@ -196,13 +202,6 @@ def _later_first(pair: Pair, uploaded: Mapping[str, float]) -> Pair | None:
     if a not in uploaded or b not in uploaded or uploaded[a] == uploaded[b]:
         return None
     return (a, b) if uploaded[a] > uploaded[b] else (b, a)
-
-
-def _proven_copier(pair: Pair, copied: Mapping[Pair, int], least: float) -> str | None:
-    """Who uploaded later what reaches the threshold, None where both or neither did."""
-    a, b = pair
-    by_a, by_b = copied.get((a, b), 0) >= least, copied.get((b, a), 0) >= least
-    return None if by_a == by_b else (a if by_a else b)
 
 
 def _repeated_neighbours(codes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """C8: claimed log-probs against the model's own at the challenged positions (§8.8)."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow.networks.grail.constants import CHALLENGE_POSITIONS, LOGPROB_EPSILON
-from windrow.networks.grail.validation.verdicts import CheckResult, plain_number, result
+from windrow.networks.grail.validation.verdicts import CheckResult, result
 
 CHECK = "logprobs_valid"
 ROUNDING = 1e-3
@@ -92,5 +93,9 @@ def _deviation(model: float, claimed: object) -> float:
 def _possible(claimed: Sequence[object] | NDArray[np.floating]) -> bool:
     if isinstance(claimed, np.ndarray):
         return bool((np.isfinite(claimed) & (claimed <= ROUNDING)).all())
-    numbers = [plain_number(value) for value in claimed]
-    return all(n is not None and math.isfinite(n) and n <= ROUNDING for n in numbers)
+    return all(
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -sys.float_info.max <= value <= ROUNDING
+        for value in claimed
+    )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 
 from windrow.networks.grail.constants import CHALLENGE_POSITIONS, MAX_COMPLETION_TOKENS
 from windrow.networks.grail.tokens import DEFAULT_CONTEXT, Tokens, tokens_valid
-from windrow.networks.grail.validation.verdicts import CheckResult, finite, result
+from windrow.networks.grail.validation.verdicts import CheckResult, result
 
 _MAX_PATHS = 5
 
@@ -91,7 +91,7 @@ def check_schema(commit: object) -> CheckResult:
     rollout = _Commit.model_validate(commit).rollout
     if not math.isfinite(rollout.total_reward) or not math.isfinite(rollout.advantage):
         windrow_reason = "the reward or the advantage is no finite number"
-    elif not finite(rollout.token_logprobs or []):
+    elif not all(map(math.isfinite, rollout.token_logprobs or ())):
         windrow_reason = "a log-prob is no finite number"
     return result("schema_valid", network_reason=None, windrow_reason=windrow_reason)
 

@@ -4,13 +4,11 @@ A check never stops the next one: every check runs on every rollout, and what th
 them together is worked out afterwards (`gates`, `outcome`).
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -142,18 +140,3 @@ def violation_verdicts(
     for name in ("rollout_group", "check", "severity", "measured", "threshold", "reason"):
         columns[name] = violations.column(name)
     return pa.table({name: columns[name] for name in VERDICT_SCHEMA.names}, schema=VERDICT_SCHEMA)
-
-
-def finite(values: Sequence[float]) -> bool:
-    """Whether every number is finite."""
-    return bool(np.isfinite(values).all())
-
-
-def plain_number(value: object) -> float | None:
-    """A real number of outside data as a float; None for anything else, bool and text included."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.copysign(math.inf, value)
