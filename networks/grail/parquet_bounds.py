@@ -69,11 +69,15 @@ def read_footer(file: pa.NativeFile) -> Footer:
     file.seek(file.size() - 8 - length)
     try:
         fields, _ = read_struct(file.read(length))
-        groups = fields[4]
+        leaves = [_integer(element[1]) for element in fields[2] if not element.get(5)]
+        groups = [[_column(chunk[3]) for chunk in group[1]] for group in fields[4]]
+        # A reader decodes by the schema's types, so a column must not claim another one.
+        if any([column.physical_type for column in group] != leaves for group in groups):
+            raise DamagedParquet("its columns are not those of its schema")
         return Footer(
             rows=_integer(fields[3]),
-            group_rows=tuple(_integer(group[3]) for group in groups),
-            columns=tuple(_column(chunk[3]) for group in groups for chunk in group[1]),
+            group_rows=tuple(_integer(group[3]) for group in fields[4]),
+            columns=tuple(column for group in groups for column in group),
             metadata={bytes(pair[1]): bytes(pair[2]) for pair in fields.get(5, [])},
         )
     except (MalformedThrift, LookupError, TypeError, AttributeError, ValueError) as error:

@@ -95,7 +95,7 @@ def refuse_mistyped(schema: pa.Schema) -> None:
     for path, wanted in leaf_types(WIRE_SCHEMA).items():
         if path not in found:
             raise MistypedWindowFile(f"window file has no column {path}, or has it twice")
-        if _plain(found[path]) != wanted:
+        if _wire_form(found[path]) != wanted:
             raise MistypedWindowFile(
                 f"window file column {path} is {found[path]}, must be {wanted}"
             )
@@ -153,10 +153,10 @@ def _refuse_oversize(file: pa.NativeFile, footer: Footer) -> None:
         budget.charge(column)
 
 
-def _plain(found: pa.DataType) -> pa.DataType:
+def _wire_form(found: pa.DataType) -> pa.DataType:
     """The wire's type for the other Arrow forms that writers give texts and lists."""
     if pa.types.is_dictionary(found):
-        return _plain(found.value_type)
+        return _wire_form(found.value_type)
     if pa.types.is_large_string(found) or pa.types.is_string_view(found):
         return pa.string()
     if pa.types.is_large_list(found):
