@@ -1,8 +1,8 @@
 """The lake as SQL: a DuckDB file of views, replaced atomically, and one safe way to query it.
 
-A view reads, besides its data, an empty file of its own generation. That file gives the columns
-while a dataset is empty. And it goes before any file the view still reads: a connection kept open
-for too long gets an error from then on, never a table with rows missing.
+A view reads, besides its data, an empty file of its own generation. That file goes before any
+other the view still reads: a connection kept open for too long gets an error from then on, never
+a table with rows missing.
 """
 
 import errno
@@ -18,11 +18,13 @@ import pyarrow as pa
 from windrow.resources.files import naming_disk_errors
 from windrow.resources.lake_files import LakeError, write_file
 from windrow.resources.lake_manifest import Manifest, Ranges
-from windrow.resources.lake_schema import DATASETS, SCHEMA_VERSION, Dataset
+from windrow.resources.lake_schema import DATASETS, Dataset
 from windrow.resources.locks import file_lock
 
 CATALOGUE = "catalogue.duckdb"
 PUBLISH_LOCK = ".publish.lock"
+NO_WINDOW = "window_start=-1/empty.parquet"
+ATTEMPTS = 5
 
 
 class QueryRefused(LakeError):
@@ -33,15 +35,14 @@ class QueryFailed(LakeError):
     """DuckDB could not run a query."""
 
 
-def empty_file(dataset: str, generation: int) -> str:
-    """Path, relative to the lake, of the empty file a generation's view reads."""
-    return f"{dataset}/window_start=-1/{generation}.parquet"
+def generation_file(dataset: str, generation: int) -> str:
+    """Path, relative to the lake, of the empty file only a generation's view reads."""
+    return f"{dataset}/generations/{generation}.parquet"
 
 
 def edition(root: Path) -> str:
-    """Changes when the same manifest would give other views: moved lake, other columns."""
-    text = repr((str(root), SCHEMA_VERSION, [(d.name, str(d.schema)) for d in DATASETS.values()]))
-    return sha256(text.encode()).hexdigest()
+    """Tells catalogues apart that show the same manifest: a moved lake, other columns."""
+    return sha256("\n".join(_views(root, Manifest())).encode()).hexdigest()
 
 
 def publish(root: Path) -> None:
@@ -51,12 +52,18 @@ def publish(root: Path) -> None:
         # Read under the lock: whoever publishes last publishes the newest.
         manifest = Manifest.load(root)
         for dataset in DATASETS.values():
-            empty = root / empty_file(dataset.name, manifest.generation)
-            write_file(empty, dataset, [], run_id="", replace=True)
+            # DuckDB refuses a pattern that matches no file, as it would in an empty dataset.
+            generation = root / generation_file(dataset.name, manifest.generation)
+            for empty in (root / dataset.name / NO_WINDOW, generation):
+                write_file(empty, dataset, [], run_id="", replace=True)
         temporary = root / f".catalogue.{os.getpid()}.{secrets.token_hex(4)}.tmp"
         try:
             with duckdb.connect(temporary) as connection:
-                statements = ["BEGIN", *_statements(root, manifest), "COMMIT"]
+                about = (
+                    f"CREATE VIEW catalogue AS SELECT {_quoted(edition(root))} AS edition, "
+                    f"{manifest.generation}::BIGINT AS generation"
+                )
+                statements = ["BEGIN", about, *_views(root, manifest), "COMMIT"]
                 connection.execute(";\n".join(statements))
                 # Closing would do this too, but says nothing when it fails.
                 connection.execute("CHECKPOINT")
@@ -86,9 +93,9 @@ def query(root: Path, sql: str, parameters: Sequence[object]) -> pa.Table:
 
     Raises QueryRefused, QueryFailed.
     """
-    path = root / CATALOGUE
+    attempts = ATTEMPTS
     while True:
-        before = _identity(path)
+        attempts -= 1
         with _connect(root) as connection:
             _require_select(connection, sql)
             try:
@@ -96,15 +103,11 @@ def query(root: Path, sql: str, parameters: Sequence[object]) -> pa.Table:
             except duckdb.PermissionException as error:
                 raise QueryRefused(f"A query may read the lake's views only: {error}") from error
             except duckdb.IOException as error:
-                # Compaction replaced the catalogue meanwhile and removed what the old one reads.
-                if _identity(path) == before:
+                # A file that was merged long ago may go while it is looked for: look again.
+                if not attempts or os.strerror(errno.ENOENT) not in str(error):
                     raise QueryFailed(f"The lake cannot be read: {error}") from error
             except duckdb.Error as error:
                 raise QueryFailed(str(error)) from error
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 def _connect(root: Path) -> duckdb.DuckDBPyConnection:
@@ -135,13 +138,9 @@ def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise QueryRefused("Give exactly one SELECT; the lake is not changed by queries.")
 
 
-def _statements(root: Path, manifest: Manifest) -> list[str]:
-    """The SQL of a catalogue."""
-    statements = [
-        f"CREATE VIEW catalogue AS SELECT {_quoted(edition(root))} AS edition, "
-        f"{manifest.generation}::BIGINT AS generation",
-        "COMMENT ON VIEW catalogue IS 'what this catalogue was made from'",
-    ]
+def _views(root: Path, manifest: Manifest) -> list[str]:
+    """The SQL of every dataset's view."""
+    statements = []
     for dataset in DATASETS.values():
         statements.append(f"CREATE VIEW {dataset.name} AS {_view(root, dataset, manifest)}")
         statements.append(f"COMMENT ON VIEW {dataset.name} IS {_quoted(dataset.description)}")
@@ -156,11 +155,12 @@ def _view(root: Path, dataset: Dataset, manifest: Manifest) -> str:
     columns = ", ".join(f'"{name}"' for name in dataset.columns)
     compacted = manifest.files(dataset.name)
     inside = " OR ".join(_within(file.windows) for file in compacted) or "false"
-    empty = _quoted(root / empty_file(dataset.name, manifest.generation))
+    generation = _quoted(root / generation_file(dataset.name, manifest.generation))
     each_window = _quoted(root / dataset.name / "window_start=*" / "*.parquet")
     parts = [
-        f"SELECT {columns} FROM read_parquet([{empty}, {each_window}], union_by_name = true, "  # noqa: S608
-        f"hive_partitioning = true, hive_types = {{'window_start': BIGINT}}) WHERE NOT ({inside})"
+        f"SELECT {columns} FROM read_parquet({generation}, hive_partitioning = false)",  # noqa: S608
+        f"SELECT {columns} FROM read_parquet({each_window}, union_by_name = true, "  # noqa: S608
+        f"hive_partitioning = true, hive_types = {{'window_start': BIGINT}}) WHERE NOT ({inside})",
     ]
     parts += [
         f"SELECT * FROM read_parquet({_quoted(root / file.path)}, hive_partitioning = false) "  # noqa: S608

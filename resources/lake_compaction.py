@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
-from windrow.resources.lake_catalogue import edition, empty_file, publish, published_edition
+from windrow.resources.lake_catalogue import edition, generation_file, publish, published_edition
 from windrow.resources.lake_files import (
     open_file,
     read_rows,
@@ -220,8 +220,8 @@ def _switch(
 ) -> None:
     """Make `files` the merged files of a dataset. alive: a folder whose files count again."""
     now = time.time()
-    # Views of this generation read what is dropped, so their empty files go with it.
-    dropped = dropped + [empty_file(name, manifest.generation) for name in DATASETS]
+    # Views of this generation read what is dropped, so their generation's files go too.
+    dropped = dropped + [generation_file(name, manifest.generation) for name in DATASETS]
     garbage = [entry for entry in manifest.garbage if Path(entry.path).parent != alive]
     garbage += [Garbage(path, now) for path in dropped]
     files.sort(key=lambda file: file.windows)
@@ -243,12 +243,12 @@ def _sweep(root: Path, grace_seconds: float) -> None:
     manifest = Manifest.load(root)
     now = time.time()
     old = [entry for entry in manifest.garbage if entry.since <= now - grace_seconds]
-    empty = [entry for entry in old if Path(entry.path).parent.name == "window_start=-1"]
-    for entry in empty:
+    views = [entry for entry in old if Path(entry.path).parent.name == "generations"]
+    for entry in views:
         (root / entry.path).unlink(missing_ok=True)
-    rest = [entry for entry in old if entry not in empty]
+    rest = [entry for entry in old if entry not in views]
     if rest:
-        # A query that found its empty file a moment ago finishes finding its other files.
+        # A query that found its generation's file a moment ago finishes finding the others.
         time.sleep(SETTLE_SECONDS)
     for entry in rest:
         path = root / entry.path

@@ -107,7 +107,10 @@ def test_rows_must_have_the_columns_of_their_dataset(lake: Lake) -> None:
     for wrong, said in (
         (rows.drop_columns(["at"]), "at is missing"),
         (rows.append_column("extra", pa.nulls(2)), "extra is no column"),
-        (rows.set_column(6, "at", pa.array([1, 2])), "at is int64, not double"),
+        (
+            rows.drop_columns(["at"]).append_column("at", pa.array([1, 2])),
+            "at is int64, not double",
+        ),
         (rows.append_column("at", rows["at"]), "twice"),
         (rows_of("faults", 90), "another window"),
     ):
@@ -169,7 +172,7 @@ def test_a_window_filter_opens_only_its_files(lake: Lake) -> None:
         plan = connection.execute(
             "EXPLAIN SELECT count(*) FROM faults WHERE window_start >= 540"
         ).fetchall()[0][1]
-    assert "Scanning Files: 2/22" in " ".join(plan.split())
+    assert "Scanning Files: 2/21" in " ".join(plan.split())
 
 
 def test_a_catalogue_kept_open_sees_new_windows(lake: Lake) -> None:
@@ -321,7 +324,7 @@ assert not lake.root.joinpath("catalogue.duckdb").exists()
 filler.unlink()
 assert lake.query("SELECT * FROM faults").num_rows == 0
 noise = random.Random(0)
-big = rows_of("rollouts", 60, 300, tokens=[noise.getrandbits(31) for _ in range(2000)])
+big = rows_of("rollouts", 60, 1, tokens=[noise.getrandbits(31) for _ in range(400_000)])
 with pytest.raises(DiskFull, match="free space"):
     lake.write("rollouts", 60, "hk", big)
 assert not lake.exists("rollouts", 60)
