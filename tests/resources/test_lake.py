@@ -155,7 +155,11 @@ def test_an_empty_lake_has_every_view_with_its_columns(lake: Lake) -> None:
     for dataset in DATASETS.values():
         table = lake.query(f"SELECT * FROM {dataset.name}")
         assert table.num_rows == 0
-        assert table.schema.equals(dataset.schema)
+        assert table.column_names == dataset.schema.names
+        for field in dataset.schema:
+            # DuckDB knows binary values of one length as binary values.
+            fixed = pa.types.is_fixed_size_binary(field.type)
+            assert table.schema.field(field.name).type == (pa.binary() if fixed else field.type)
 
 
 def test_the_catalogue_explains_its_columns(lake: Lake) -> None:
