@@ -84,11 +84,29 @@ class CausalModel:
 
 
 def hidden_states(model: CausalModel, sequences: Sequence[NDArray[np.int32]]) -> list[Tensor]:
+    """`last_hidden_states`. Raises NonFiniteActivations if one holds NaN or infinity."""
+    hidden = last_hidden_states(model, sequences)
+    for row, states in enumerate(hidden):
+        if not finite(states):
+            raise NonFiniteActivations(
+                f"{model.name} gives NaN or infinite hidden states for sequence {row} of a "
+                f"sub-batch of {len(sequences)}; its weights are damaged or overflow "
+                f"{states.dtype}: fetch the checkpoint again"
+            )
+    return hidden
+
+
+def finite(states: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    # A sum is finite only if every term is: one pass, no mask of that size.
+    return bool(torch.isfinite(states.sum(dtype=torch.float32)))
+
+
+def last_hidden_states(model: CausalModel, sequences: Sequence[NDArray[np.int32]]) -> list[Tensor]:
     """Last hidden states [L, d] of each sequence, from one right-padded pass (§6.2).
 
     sequences: int32 [L] each, checked by `CausalModel.check`. The tensors are views of one
     padded tensor in the model's dtype and on its device.
-    Raises NonFiniteActivations if one holds NaN or infinity.
     """
     tokens = np.full((len(sequences), max(map(len, sequences))), model.pad_token_id, np.int64)
     mask = np.zeros_like(tokens)
@@ -101,16 +119,7 @@ def hidden_states(model: CausalModel, sequences: Sequence[NDArray[np.int32]]) ->
         attention_mask=torch.from_numpy(mask).to(device),
         use_cache=False,
     ).last_hidden_state
-    hidden = [padded[row, : len(sequence)] for row, sequence in enumerate(sequences)]
-    for row, states in enumerate(hidden):
-        # A sum is finite only if every term is: one pass, no mask of that size.
-        if not torch.isfinite(states.sum(dtype=torch.float32)):
-            raise NonFiniteActivations(
-                f"{model.name} gives NaN or infinite hidden states for sequence {row} of a "
-                f"sub-batch of {len(sequences)}; its weights are damaged or overflow "
-                f"{states.dtype}: fetch the checkpoint again"
-            )
-    return hidden
+    return [padded[row, : len(sequence)] for row, sequence in enumerate(sequences)]
 
 
 def in_sub_batches(count: int, size: int, step: Callable[[int, int], list[Result]]) -> list[Result]:

@@ -6,7 +6,7 @@ where they are negative), then all logits by the temperature. Top-k and top-p ar
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,17 @@ _UNSEEN: Final = torch.iinfo(torch.int64).max
 
 LogitBlock = Callable[[slice, slice], Tensor]
 """Rows and vocabulary entries -> their logits, float32 [rows, entries]."""
+
+
+class ChosenScores(NamedTuple):
+    """What a model says of N chosen tokens, float32 [N] each.
+
+    logprobs: at temperature 1 without a penalty (grail-protocol §6.3). probabilities: when they
+    were sampled.
+    """
+
+    logprobs: Tensor
+    probabilities: Tensor
 
 
 class DistributionInputError(WindrowError):
@@ -53,18 +64,19 @@ def chosen_probabilities(
     sequence: int64 [L], prompt and completion, on the device of logits; first >= 1.
     Only one float32 block exists at a time. Raises DistributionInputError.
     """
-    return _probabilities(
-        lambda rows, entries: logits[rows, entries].float(),
-        (len(logits), logits.shape[-1]),
-        sequence,
-        first,
-        temperature,
-        repetition_penalty,
-        block or _default_block(logits),
-    )
+
+    def block_of(rows: slice, entries: slice) -> Tensor:
+        return logits[rows, entries].float()
+
+    shape = (len(logits), logits.shape[-1])
+    _check(shape, sequence, first, temperature, repetition_penalty)
+    sampled = _Sampling(sequence, shape[1], first, temperature, repetition_penalty)
+    block = block or _default_block(logits)
+    (logprobs,) = _chosen(block_of, shape, sampled, block, (sampled.scores,))
+    return logprobs.exp()
 
 
-def chosen_probabilities_from_hidden(
+def chosen_scores(
     hidden: Tensor,
     head: Tensor,
     sequence: Tensor,
@@ -74,9 +86,10 @@ def chosen_probabilities_from_hidden(
     repetition_penalty: float,
     bias: Tensor | None = None,
     block: Block | None = None,
-) -> Tensor:
-    """`chosen_probabilities` straight from hidden states; the logits never exist at once.
+) -> ChosenScores:
+    """`chosen_probabilities` and temperature-1 log-probs straight from hidden states.
 
+    One head product serves both, and the logits never exist at once.
     hidden: [N, d], row i precedes token first + i. head: [V, d] of the same dtype. bias: [V].
     """
     if hidden.dim() != 2 or head.dim() != 2 or hidden.shape[1] != head.shape[1]:
@@ -84,53 +97,83 @@ def chosen_probabilities_from_hidden(
             f"hidden states {tuple(hidden.shape)} and output head {tuple(head.shape)} do not fit"
         )
 
-    def logits(rows: slice, entries: slice) -> Tensor:
+    def block_of(rows: slice, entries: slice) -> Tensor:
         part = None if bias is None else bias[entries]
         return linear(hidden[rows], head[entries], part).float()
 
-    return _probabilities(
-        logits,
-        (len(hidden), len(head)),
-        sequence,
-        first,
-        temperature,
-        repetition_penalty,
-        block or _default_block(hidden),
-    )
+    shape = (len(hidden), len(head))
+    _check(shape, sequence, first, temperature, repetition_penalty)
+    sampled = _Sampling(sequence, shape[1], first, temperature, repetition_penalty)
+    block = block or _default_block(hidden)
+    if temperature == repetition_penalty == 1.0:
+        (logprobs,) = _chosen(block_of, shape, sampled, block, (_raw,))
+        return ChosenScores(logprobs, logprobs.exp())
+    logprobs, sampled_logprobs = _chosen(block_of, shape, sampled, block, (_raw, sampled.scores))
+    return ChosenScores(logprobs, sampled_logprobs.exp())
 
 
-def _probabilities(
+class _Sampling:
+    """How a sampler changes the logits of tokens `first` and later of a sequence."""
+
+    def __init__(
+        self, sequence: Tensor, vocabulary: int, first: int, temperature: float, penalty: float
+    ) -> None:
+        self.sequence, self.first = sequence, first
+        self._temperature, self._penalty = temperature, penalty
+        self._first_seen = torch.full((vocabulary,), _UNSEEN, device=sequence.device)
+        positions = torch.arange(len(sequence), device=sequence.device)
+        self._first_seen.scatter_reduce_(0, sequence, positions, "amin")
+
+    def positions(self, rows: slice) -> Tensor:
+        """Where in the sequence the tokens of these rows stand."""
+        return torch.arange(
+            self.first + rows.start, self.first + rows.stop, device=self.sequence.device
+        )
+
+    def scores(self, logits: Tensor, rows: slice, entries: slice) -> Tensor:
+        """A block of logits as the sampler sees it; `logits` stays as it is."""
+        if self._penalty != 1.0:
+            seen = self._first_seen[entries]
+            logits = _penalise(logits, seen, self.positions(rows), self._penalty)
+        return logits if self._temperature == 1.0 else logits / self._temperature
+
+
+Transform = Callable[[Tensor, slice, slice], Tensor]
+"""A block of logits, its rows and its entries -> scores of the same shape."""
+
+
+def _raw(logits: Tensor, _rows: slice, _entries: slice) -> Tensor:
+    return logits
+
+
+def _chosen(
     logits: LogitBlock,
     shape: tuple[int, int],
-    sequence: Tensor,
-    first: int,
-    temperature: float,
-    penalty: float,
+    sampled: _Sampling,
     block: Block,
-) -> Tensor:
+    transforms: tuple[Transform, ...],
+) -> list[Tensor]:
+    """Log-softmax of each transform of the logits at the chosen tokens, float32 [N] each."""
     count, vocabulary = shape
-    _check(shape, sequence, first, temperature, penalty)
-    first_seen = torch.full((vocabulary,), _UNSEEN, device=sequence.device)
-    positions = torch.arange(len(sequence), device=sequence.device)
-    first_seen.scatter_reduce_(0, sequence, positions, "amin")
-    probabilities = torch.empty(count, dtype=torch.float32, device=sequence.device)
+    device = sampled.sequence.device
+    found = [torch.empty(count, dtype=torch.float32, device=device) for _ in transforms]
     for rows in _slices(count, block.rows):
-        at = torch.arange(first + rows.start, first + rows.stop, device=sequence.device)
-        totals, chosen = [], torch.zeros(len(at), device=sequence.device)
+        targets = sampled.sequence[sampled.positions(rows)]
+        totals: list[list[Tensor]] = [[] for _ in transforms]
+        chosen = [torch.zeros(len(targets), device=device) for _ in transforms]
         for entries in _slices(vocabulary, block.vocabulary):
-            scores = logits(rows, entries)
-            if penalty != 1.0:
-                scores = _penalise(scores, first_seen[entries], at, penalty)
-            if temperature != 1.0:
-                scores = scores / temperature
-            totals.append(torch.logsumexp(scores, dim=1))
-            column = sequence[at] - entries.start
-            inside = (column >= 0) & (column < scores.shape[1])
-            column = column.clamp(0, scores.shape[1] - 1)
-            picked = scores.gather(1, column.unsqueeze(1)).squeeze(1)
-            chosen = torch.where(inside, picked, chosen)
-        probabilities[rows] = (chosen - torch.logsumexp(torch.stack(totals), dim=0)).exp()
-    return probabilities
+            own = logits(rows, entries)
+            column = targets - entries.start
+            inside = (column >= 0) & (column < own.shape[1])
+            column = column.clamp(0, own.shape[1] - 1).unsqueeze(1)
+            for index, transform in enumerate(transforms):
+                scores = transform(own, rows, entries)
+                totals[index].append(torch.logsumexp(scores, dim=1))
+                picked = scores.gather(1, column).squeeze(1)
+                chosen[index] = torch.where(inside, picked, chosen[index])
+        for index, logprobs in enumerate(found):
+            logprobs[rows] = chosen[index] - torch.logsumexp(torch.stack(totals[index]), dim=0)
+    return found
 
 
 def _penalise(scores: Tensor, first_seen: Tensor, at: Tensor, penalty: float) -> Tensor:

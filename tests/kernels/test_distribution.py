@@ -7,10 +7,10 @@ from torch import Tensor
 from windrow.kernels.distribution import (
     DistributionInputError,
     chosen_probabilities,
-    chosen_probabilities_from_hidden,
+    chosen_scores,
     eos_probability,
 )
-from windrow.kernels.logprobs import Block
+from windrow.kernels.logprobs import Block, chosen_logprobs
 
 VOCABULARY, LENGTH, FIRST = 50, 40, 7
 
@@ -48,11 +48,11 @@ def test_equal_to_the_rule_in_any_blocks(
     sampling = {"temperature": temperature, "repetition_penalty": penalty}
     expected = by_the_rule(hidden @ head.T, sequence, FIRST, temperature, penalty)
     from_logits = chosen_probabilities(hidden @ head.T, sequence, FIRST, block=block, **sampling)
-    from_hidden = chosen_probabilities_from_hidden(
-        hidden, head, sequence, FIRST, block=block, **sampling
-    )
+    from_hidden = chosen_scores(hidden, head, sequence, FIRST, block=block, **sampling)
     torch.testing.assert_close(from_logits, expected, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(from_hidden, expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(from_hidden.probabilities, expected, rtol=1e-5, atol=1e-7)
+    logprobs = chosen_logprobs(hidden, head, sequence[FIRST:])
+    torch.testing.assert_close(from_hidden.logprobs, logprobs, rtol=1e-5, atol=1e-6)
 
 
 def test_logits_are_left_as_they_were(case: tuple[Tensor, Tensor, Tensor]) -> None:
