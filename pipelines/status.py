@@ -17,7 +17,7 @@ FROM window_runs r
 LEFT JOIN submissions s USING (window_start, hotkey)
 LEFT JOIN uploads u USING (window_start, hotkey)
 FULL JOIN (
-    SELECT window_start, hotkey, count(*) AS faults, arg_max(reason, at) AS last_fault
+    SELECT window_start, hotkey, count(*) AS faults, arg_max(reason, recorded_at) AS last_fault
     FROM faults GROUP BY window_start, hotkey
 ) f USING (window_start, hotkey)
 WHERE coalesce(r.hotkey, f.hotkey) = ?
@@ -55,4 +55,4 @@ def show(out: Console) -> None:
 def _upload(on_time: bool | None, margin: float | None) -> str:
     if margin is None:
         return "none"
-    return f"{abs(margin):.0f} s {'before' if on_time else 'after'} the deadline"
+    return f"{abs(margin):.0f} s {'early' if on_time else 'late'}"

@@ -297,7 +297,7 @@ _DATASETS = (
             "rollout_group": (_I64, "the group given up; null when it is the whole window"),
             "reason": (_TEXT, "short name of the reason"),
             "detail": (_TEXT, "what happened and what to do"),
-            "at": (_F64, "when it was recorded, unix seconds"),
+            "recorded_at": (_F64, "when it was recorded, unix seconds"),
         },
     ),
 )

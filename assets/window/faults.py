@@ -34,7 +34,7 @@ def record_faults(
             "rollout_group": None if fault.group == WHOLE_WINDOW else fault.group,
             "reason": fault.reason,
             "detail": fault.detail,
-            "at": time.time(),
+            "recorded_at": time.time(),
         }
         for fault in faults
     ]

@@ -105,13 +105,13 @@ def test_no_name_leaves_the_lake(lake: Lake, dataset: str, window: int, name: st
 def test_rows_must_have_the_columns_of_their_dataset(lake: Lake) -> None:
     rows = rows_of("faults", 60)
     for wrong, said in (
-        (rows.drop_columns(["at"]), "at is missing"),
+        (rows.drop_columns(["recorded_at"]), "recorded_at is missing"),
         (rows.append_column("extra", pa.nulls(2)), "extra is no column"),
         (
-            rows.drop_columns(["at"]).append_column("at", pa.array([1, 2])),
-            "at is int64, not double",
+            rows.drop_columns(["recorded_at"]).append_column("recorded_at", pa.array([1, 2])),
+            "recorded_at is int64, not double",
         ),
-        (rows.append_column("at", rows["at"]), "twice"),
+        (rows.append_column("recorded_at", rows["recorded_at"]), "twice"),
         (rows_of("faults", 90), "another window"),
     ):
         with pytest.raises(LakeSchemaError, match=said):
