@@ -8,6 +8,7 @@ policy are never mixed in: they stay where they are and the new run starts a fol
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,11 +69,22 @@ def identity_of(inputs: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def forget_groups(root: Path, window_start: int) -> None:
+    """Delete every group of a window; one that is mined again starts from nothing."""
+    folder = _window_folder(root, window_start)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _window_folder(root: Path, window_start: int) -> Path:
+    return root / f"window_start={window_start}"
+
+
 class Spool:
     """The finished and the dropped groups of one window under one identity."""
 
     def __init__(self, root: Path, window_start: int, hotkey: str, identity: str) -> None:
-        self.folder = root / f"window_start={window_start}" / hotkey / identity
+        self.folder = _window_folder(root, window_start) / hotkey / identity
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

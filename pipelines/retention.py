@@ -1,60 +1,107 @@
 """Keeping Dagster small: the newest windows stay as partitions, the lake keeps everything."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from windrow.assets.window.partitions import windows
+from windrow.engine.spool import forget_groups
 from windrow.networks.grail.windows import parse_window
+from windrow.resources.lake import Lake
+from windrow.resources.settings import Settings
 
 KEPT_WINDOWS = 3_360
 """14 days. The UI recomputes the status of every key when one is added (docs/operations.md)."""
 KEPT_SECONDS = 14 * 24 * 3600
+"""How long runs that belong to no window stay."""
+SHOWN_SECONDS = 24 * 3600
+"""How long the runs of an older window that was worked on again stay, to be looked at."""
 RUNS_PER_TICK = 500
 """Deleting a run takes about 30 ms; what is left waits for the next hour."""
 
-_ENDED = [
-    dg.DagsterRunStatus.SUCCESS,
-    dg.DagsterRunStatus.FAILURE,
-    dg.DagsterRunStatus.CANCELED,
+_BACKFILL_IN_PROGRESS = [
+    BulkActionStatus.REQUESTED,
+    BulkActionStatus.CANCELING,
+    BulkActionStatus.FAILING,
 ]
 
 
-def prune(instance: dg.DagsterInstance, keep: int = KEPT_WINDOWS) -> tuple[int, int]:
-    """Drop all but the newest `keep` windows and the runs that belong to none.
+@dataclass(frozen=True)
+class Pruned:
+    """What was deleted from Dagster. windows: keys that are no partition any more."""
 
-    Returns the numbers of windows and of runs deleted. Runs still at work are left alone. A
-    pruned window is registered again when it is named, for instance to backfill it.
+    windows: Sequence[str]
+    runs: int
+
+
+def prune(
+    instance: dg.DagsterInstance, keep: int = KEPT_WINDOWS, now: float | None = None
+) -> Pruned:
+    """Drop all but the newest `keep` windows, and the runs that belong to none.
+
+    Windows that a run works on or has worked on within a day stay, and nothing is pruned while a
+    backfill is in progress: it needs its keys. A pruned window is registered again when named.
     """
-    name = windows.name
-    if name is None:
-        raise ValueError("the window partitions have no name")
-    keys = sorted(instance.get_dynamic_partitions(name), key=int)
-    stale = keys[:-keep] if keep else keys
-    kept = set(keys) - set(stale)
+    if instance.get_backfills(BulkActionsFilter(statuses=_BACKFILL_IN_PROGRESS), limit=1):
+        return Pruned([], 0)
+    now = time.time() if now is None else now
+    records = instance.get_run_records(ascending=True)
+    busy = {
+        record.dagster_run.tags.get(PARTITION_NAME_TAG)
+        for record in records
+        if not record.dagster_run.is_finished
+        or record.create_timestamp.timestamp() > now - SHOWN_SECONDS
+    }
+    keys = windows.get_partition_keys(dynamic_partitions_store=instance)
+    stale = [key for key in keys[: max(0, len(keys) - keep)] if key not in busy]
     for key in stale:
-        instance.delete_dynamic_partition(name, key)
-    deleted = 0
-    oldest = time.time() - KEPT_SECONDS
-    records = instance.get_run_records(dg.RunsFilter(statuses=_ENDED), ascending=True)
-    for record in records:
-        if deleted == RUNS_PER_TICK:
-            break
-        key = record.dagster_run.tags.get(PARTITION_NAME_TAG)
-        of_window = key is not None and parse_window(key) is not None
-        gone = key not in kept if of_window else record.create_timestamp.timestamp() < oldest
-        if gone:
-            instance.delete_run(record.dagster_run.run_id)
-            deleted += 1
-    return len(stale), deleted
+        instance.delete_dynamic_partition(windows.name, key)
+    kept = set(keys) - set(stale)
+    ended = [record for record in records if record.dagster_run.is_finished]
+    gone = [r for r in ended if _is_gone(r.dagster_run, r.create_timestamp.timestamp(), kept, now)]
+    for record in gone[:RUNS_PER_TICK]:
+        _forget_run(instance, record.dagster_run.run_id)
+    return Pruned(stale, len(gone[:RUNS_PER_TICK]))
+
+
+def _is_gone(run: dg.DagsterRun, created: float, kept: set[str], now: float) -> bool:
+    key = run.tags.get(PARTITION_NAME_TAG)
+    if key is not None and parse_window(key) is not None:
+        return key not in kept
+    return created < now - KEPT_SECONDS
+
+
+def _forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run, and the files that `delete_run` leaves behind: its log and its database."""
+    instance.delete_run(run_id)
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    if isinstance(instance.event_log_storage, SqliteEventLogStorage):
+        Path(instance.event_log_storage.path_for_shard(run_id)).unlink(missing_ok=True)
 
 
 @dg.op
-def prune_windows(context: dg.OpExecutionContext) -> None:
-    """Delete windows and runs older than the horizon from Dagster; never from the lake."""
-    pruned, runs = prune(context.instance)
-    context.log.info(f"pruned {pruned} windows and {runs} runs; the lake is untouched")
+def prune_windows(
+    context: dg.OpExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+) -> None:
+    """Delete what is older than the horizon from Dagster, never from the lake.
+
+    The spool of a pruned window goes as well once the lake has its rollouts.
+    """
+    pruned = prune(context.instance)
+    for key in pruned.windows:
+        if lake.exists("rollouts", int(key)):
+            forget_groups(settings.home / "spool", int(key))
+    context.log.info(
+        f"pruned {len(pruned.windows)} windows and {pruned.runs} runs; the lake is untouched"
+    )
 
 
 @dg.job(executor_def=dg.in_process_executor)
