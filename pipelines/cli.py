@@ -46,6 +46,17 @@ def status() -> None:
 
 
 @app.command()
+def windows(
+    first: Annotated[str, typer.Argument(help="the oldest window, e.g. 5000040")],
+    last: Annotated[str, typer.Argument(help="the newest window of the range")],
+) -> None:
+    """Register a range of windows with Dagster, to backfill them."""
+    from windrow.pipelines.windows import register
+
+    register(out, first, last)
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="a SELECT over the lake")] = "",
     tables: Annotated[bool, typer.Option("--list", help="list tables and columns")] = False,

@@ -1,5 +1,6 @@
 """The partition of everything that belongs to a scoring window: its first block."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import dagster as dg
@@ -15,6 +16,15 @@ class WindowPartitions(dg.DynamicPartitionsDefinition):
     window works from the command line on an empty instance. Processes that only show the asset
     graph see an ordinary DynamicPartitionsDefinition.
     """
+
+    def get_partition_keys(
+        self,
+        current_time: datetime | None = None,
+        dynamic_partitions_store: DynamicPartitionsStore | None = None,
+    ) -> Sequence[str]:
+        """The registered windows, oldest first, so that a range of keys is a range of blocks."""
+        keys = super().get_partition_keys(current_time, dynamic_partitions_store)
+        return sorted((key for key in keys if parse_window(key) is not None), key=int)
 
     def has_partition_key(
         self,
