@@ -17,6 +17,9 @@ from windrow.resources.wallet import Wallet
 MISSED_ROWS = 240
 """A day of windows: after a longer pause the newest are written down, with the true number."""
 
+BEFORE_BACKFILLS = {"dagster/priority": "10"}
+"""The open window cannot wait: it leaves the queue, and takes the GPU, before any other."""
+
 
 @dg.sensor(
     job=mine_window,
@@ -35,7 +38,7 @@ def open_window(
     last = int(context.cursor) if context.cursor else window - WINDOW_BLOCKS
     if window <= last:
         return dg.SkipReason(
-            f"window {window} was opened already; the next opens in block {window + WINDOW_BLOCKS}"
+            f"window {last} was opened already; the next opens in block {last + WINDOW_BLOCKS}"
         )
     missed = range(last + WINDOW_BLOCKS, window, WINDOW_BLOCKS)
     for skipped in missed[-MISSED_ROWS:]:
@@ -43,7 +46,9 @@ def open_window(
         fault = DroppedGroup(-1, "open_window", "missed", reason)
         record_faults(lake, skipped, wallet.hotkey, "open_window", [fault])
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=f"mine:{window}", partition_key=str(window))],
+        run_requests=[
+            dg.RunRequest(f"mine:{window}", partition_key=str(window), tags=BEFORE_BACKFILLS)
+        ],
         dynamic_partitions_requests=[windows.build_add_request([str(window)])],
         cursor=str(window),
     )
