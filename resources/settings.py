@@ -90,10 +90,6 @@ class Settings:
         Path,
         Setting(values.folder, "{home}/cache", "folder of downloaded checkpoints"),
     ]
-    dagster_db: Annotated[
-        Path,
-        Setting(values.folder, "{home}/dagster", "folder of Dagster's SQLite files"),
-    ]
 
     chain_seed: Annotated[
         str,
@@ -158,8 +154,9 @@ class Settings:
         int,
         Setting(
             values.whole(1, 100_000),
-            str(MAX_UNIQUE_ROLLOUTS // ROLLOUTS_PER_GROUP),
-            "most groups mined in one window",
+            "8",
+            "most groups of 16 mined in one window; a live miner raises it, to "
+            f"{MAX_UNIQUE_ROLLOUTS // ROLLOUTS_PER_GROUP} at most: what is beyond earns nothing",
         ),
     ]
     safety_blocks: Annotated[

@@ -19,7 +19,7 @@ def stored_table(lake: Lake, dataset: str, window: int, hotkey: str) -> pa.Table
     if not lake.exists(dataset, window, hotkey):
         raise NotMaterialized(
             f"window {window} has no {dataset} in the lake yet: materialize the assets before this "
-            "one for this partition first, or select it with a + before its name"
+            "one for this partition first, or all of them with it: --select '*upload'"
         )
     return lake.read(dataset, window, hotkey)
 
