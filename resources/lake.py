@@ -4,8 +4,9 @@
 `<lake>/catalogue.duckdb` holds a view a dataset; open it read-only with any DuckDB of this version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -25,6 +26,13 @@ from windrow.resources.lake_files import (
 )
 from windrow.resources.lake_manifest import Manifest
 from windrow.resources.locks import file_lock
+
+T = TypeVar("T")
+
+_Source = tuple[Path, int, int]
+"""A file, the first of its rows that count, and how many at most."""
+
+_ALL = 2**62
 
 # DuckDB would take these in the lake's path for a pattern.
 _PATTERN = frozenset("*?[]{}")
@@ -95,7 +103,7 @@ class Lake:
 
     def names(self, dataset: str, window: int) -> list[str]:
         """The names a window has rows of, sorted."""
-        return list(self._sources(dataset, window))
+        return self._of_one_generation(dataset, window, list)
 
     def exists(self, dataset: str, window: int, name: str | None = None) -> bool:
         """Whether a window has rows stored: of a name, or of any."""
@@ -108,27 +116,23 @@ class Lake:
         Raises LakeFileMissing, LakeFileDamaged, LakeSchemaError, UnknownDataset.
         """
         kind = dataset_named(dataset)
-        while True:
-            manifest = Manifest.load(self.root)
-            try:
-                sources = self._sources(dataset, window)
-                wanted = [s for n, s in sources.items() if name in (None, n)]
-                batches = [
-                    batch
-                    for path, first, rows in wanted
-                    for batch in read_rows(path, kind, first, rows)
-                ]
-            except FileNotFoundError:
-                # Compaction moved the rows meanwhile; else the file is really gone.
-                if Manifest.load(self.root) == manifest:
-                    raise
-                continue
-            if not wanted:
-                raise LakeFileMissing(
-                    f"The lake holds no {dataset} of window {window}"
-                    f"{'' if name is None else ', ' + name}. Materialise that window first."
-                )
-            return pa.Table.from_batches(batches, kind.schema)
+
+        def read(sources: dict[str, _Source]) -> pa.Table | None:
+            wanted = [source for found, source in sources.items() if name in (None, found)]
+            batches = [
+                batch
+                for path, first, rows in wanted
+                for batch in read_rows(path, kind, first, rows)
+            ]
+            return pa.Table.from_batches(batches, kind.schema) if wanted else None
+
+        table = self._of_one_generation(dataset, window, read)
+        if table is None:
+            raise LakeFileMissing(
+                f"The lake holds no {dataset} of window {window}"
+                f"{'' if name is None else ', ' + name}. Materialise that window first."
+            )
+        return table
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Run one SELECT over the views; nothing but the lake is in its reach.
@@ -144,16 +148,29 @@ class Lake:
         """Merge the small files of every full day of windows that ends before a window."""
         return lake_compaction.compact(self.root, before=before, grace_seconds=grace_seconds)
 
-    def _sources(self, dataset: str, window: int) -> dict[str, tuple[Path, int, int]]:
-        """By name: the file its rows are in, the first of them, and how many at most."""
-        kind = dataset_named(dataset)
+    def _of_one_generation(
+        self, dataset: str, window: int, use: Callable[[dict[str, _Source]], T]
+    ) -> T:
+        """What `use` makes of a window's sources, by name, while compaction moved none of them."""
         window_folder(self.root, dataset, window)
-        merged = Manifest.load(self.root).file_of(dataset, window)
+        while True:
+            manifest = Manifest.load(self.root)
+            try:
+                made = use(self._sources(manifest, dataset, window))
+            except FileNotFoundError:
+                if Manifest.load(self.root).generation == manifest.generation:
+                    raise
+            else:
+                if Manifest.load(self.root).generation == manifest.generation:
+                    return made
+
+    def _sources(self, manifest: Manifest, dataset: str, window: int) -> dict[str, _Source]:
+        merged = manifest.file_of(dataset, window)
         if merged is None:
             files = small_files(self.root, dataset, window)
-            return {path.stem: (path, 0, 2**62) for path in files}
+            return {path.stem: (path, 0, _ALL) for path in files}
         return {
             part.name: (self.root / merged.path, part.first_row, part.rows)
-            for part in parts_of(self.root, kind, merged)
+            for part in parts_of(self.root, dataset_named(dataset), merged)
             if part.window == window
         }
