@@ -1,9 +1,9 @@
 """`windrow demo`: mine a few windows of the embedded network, one after the other."""
 
-import logging
 import os
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +14,9 @@ from windrow.resources.lake import Lake
 from windrow.resources.settings import Settings
 
 RESULTS = """
-SELECT s.window_start, s.groups, s.rollouts, s.mean_reward,
+SELECT s.window_start, s.hotkey, s.groups, s.rollouts, s.mean_reward,
        r.tokens / nullif(r.seconds, 0) AS tokens_per_second, r.proof_seconds,
-       u.margin_seconds, u.key, u.sha256
+       u.margin_seconds, u.sha256
 FROM submissions s
 JOIN uploads u USING (window_start, hotkey)
 JOIN window_runs r USING (window_start, hotkey)
@@ -36,7 +36,6 @@ def run_demo(out: Console, windows: int, groups: int) -> None:
     runs on, so deadlines and time budgets are real. Raises DemoFailed.
     """
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
-    logging.getLogger("dagster").setLevel(logging.WARNING)
     import dagster as dg
 
     from windrow.pipelines.build import build
@@ -56,7 +55,10 @@ def run_demo(out: Console, windows: int, groups: int) -> None:
             result = job.execute_in_process(
                 partition_key=str(window),
                 instance=instance,
-                run_config={"ops": {"window_stream": {"config": {"max_groups": groups}}}},
+                run_config={
+                    "ops": {"window_stream": {"config": {"max_groups": groups}}},
+                    "loggers": {"console": {"config": {"log_level": "INFO"}}},
+                },
                 raise_on_error=False,
             )
             if not result.success:
@@ -66,25 +68,43 @@ def run_demo(out: Console, windows: int, groups: int) -> None:
                     f"run {result.run_id} has the details: make ui"
                 )
     _print_results(out, Lake(settings.lake), first or 0)
+    out.print(NEXT.format(bucket=settings.bucket), highlight=False, soft_wrap=True)
 
 
 def _print_results(out: Console, lake: Lake, first: int) -> None:
-    found = lake.query(RESULTS, [first])
-    table = Table(title="mined windows, from the lake")
-    for name in ("window", "groups", "rollouts", "mean reward", "tokens/s", "proof s", "margin s"):
-        table.add_column(name, justify="right")
-    table.add_column("file", overflow="fold")
-    table.add_column("sha256", overflow="fold")
-    for row in found.to_pylist():
+    table = Table(
+        title="mined windows, from the lake",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for name in ("window", "groups", "rollouts", "reward", "tok/s", "proof s", "margin"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("file", overflow="fold", min_width=16)
+    table.add_column("sha256", no_wrap=True)
+    for row in lake.query(RESULTS, [first]).to_pylist():
+        hotkey, window = row["hotkey"], row["window_start"]
         table.add_row(
-            str(row["window_start"]),
+            str(window),
             str(row["groups"]),
             str(row["rollouts"]),
             f"{row['mean_reward']:.3f}",
-            f"{row['tokens_per_second'] or 0:.0f}",
+            "-" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.0f}",
             f"{row['proof_seconds']:.2f}",
             f"{row['margin_seconds']:.0f}",
-            row["key"].rpartition("/")[2],
-            row["sha256"][:16],
+            f"{hotkey[:5]}…-window-{window}.parquet",
+            row["sha256"][:8],
         )
     out.print(table)
+
+
+NEXT = """reward: mean of the rollouts; margin: seconds that were left until the network's deadline.
+The files are in {bucket}, signed by a development key.
+
+Type next:
+  make ui                        the pipeline in a browser; it mines every window that opens
+  .venv/bin/windrow status       the chain and the newest windows
+  .venv/bin/windrow doctor       what is configured, what is missing
+  .venv/bin/windrow sql --list   what can be asked of the lake
+"""
