@@ -51,9 +51,10 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
 
 
 def _beacon_source(settings: Settings, chain: DevelopmentChain) -> BeaconSource:
-    if settings.drand_rounds is None:
-        return BlockHashBeacon(chain)
-    return RecordedDrand(chain, settings.drand_rounds)
+    # Settings refuse recorded_drand without a file of rounds.
+    if settings.beacon == "recorded_drand" and settings.drand_rounds is not None:
+        return RecordedDrand(chain, settings.drand_rounds)
+    return BlockHashBeacon(chain)
 
 
 def _device(gpu: int | None) -> str:
