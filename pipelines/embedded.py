@@ -10,6 +10,7 @@ from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.development_chain import DevelopmentChain
 from windrow.resources.inference import Inference
 from windrow.resources.lake import Lake
+from windrow.resources.miners import SharedBucket
 from windrow.resources.object_store import open_bucket
 from windrow.resources.progress import ProgressDisplay
 from windrow.resources.settings import Settings
@@ -45,6 +46,7 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
             _device(settings.proof_gpu),
         ),
         "lake": Lake(settings.lake),
+        "miners": SharedBucket(bucket, trainer().hotkey),
         "wallet": DevelopmentWallet(settings.wallet_uri),
         "progress": ProgressDisplay(),
     }

@@ -61,6 +61,11 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def yes_or_no(raw: str) -> bool:
+    """True for `yes`, False for `no`."""
+    return one_of("no", "yes")(raw) == "yes"
+
+
 def whole(least: int, most: int) -> Callable[[str], int]:
     """A whole number from least to most."""
 
@@ -104,6 +109,8 @@ def shown(value: object) -> str:
     match value:
         case None:
             return "none"
+        case bool():
+            return "yes" if value else "no"
         case datetime():
             return value.isoformat()
         case _:

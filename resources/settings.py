@@ -165,6 +165,10 @@ class Settings:
             values.whole(0, WINDOW_BLOCKS - 1), "3", "blocks kept free before the window closes"
         ),
     ]
+    set_weights: Annotated[
+        bool,
+        Setting(values.yes_or_no, "no", "whether a validator's weights are sent to the chain"),
+    ]
     tasks: Annotated[
         str,
         Setting(

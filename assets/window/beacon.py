@@ -29,7 +29,7 @@ def beacon(
     chain now gives its first block another hash.
     """
     window = int(context.partition_key)
-    with faults_kept(lake, window, wallet.hotkey, "beacon", context.run_id):
+    with faults_kept(lake, window, wallet.hotkey, "beacon", context.run.run_id):
         block_hash = chain.block_hash(window)
         row = _kept(lake, window, wallet.hotkey, block_hash)
         if row is None:
@@ -45,7 +45,9 @@ def beacon(
                 "opened_at": chain.timestamp(window),
             }
             table = DATASETS["beacons"].table([row])
-            lake.write("beacons", window, wallet.hotkey, table, run_id=context.run_id, replace=True)
+            lake.write(
+                "beacons", window, wallet.hotkey, table, run_id=context.run.run_id, replace=True
+            )
         deadline = chain.deadline(window)
         return dg.MaterializeResult(
             metadata={

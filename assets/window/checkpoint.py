@@ -25,7 +25,7 @@ def checkpoint(
     Metadata that lacks something mining needs fails the window with that reason.
     """
     window = int(context.partition_key)
-    with faults_kept(lake, window, wallet.hotkey, "checkpoint", context.run_id):
+    with faults_kept(lake, window, wallet.hotkey, "checkpoint", context.run.run_id):
         began = time.perf_counter()
         verified = checkpoints.fetch(checkpoints.select(window))
         seconds = time.perf_counter() - began
@@ -50,7 +50,9 @@ def checkpoint(
             "seconds": seconds,
         }
         table = DATASETS["checkpoints"].table([row])
-        lake.write("checkpoints", window, wallet.hotkey, table, run_id=context.run_id, replace=True)
+        lake.write(
+            "checkpoints", window, wallet.hotkey, table, run_id=context.run.run_id, replace=True
+        )
     return dg.MaterializeResult(
         metadata={
             "checkpoint_window": metadata.window,

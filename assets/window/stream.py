@@ -62,8 +62,8 @@ def window_stream(
     window, hotkey = int(context.partition_key), wallet.hotkey
     selected = {key.path[-1] for key in context.selected_asset_keys}
     with (
-        faults_kept(lake, window, hotkey, "window_stream", context.run_id) as faults,
-        window_lock(settings.home / "locks", window, hotkey, context.run_id),
+        faults_kept(lake, window, hotkey, "window_stream", context.run.run_id) as faults,
+        window_lock(settings.home / "locks", window, hotkey, context.run.run_id),
     ):
         beacon = stored_row(lake, "beacons", window, hotkey)
         checkpoint = stored_checkpoint(lake, checkpoints, window, hotkey)
@@ -101,10 +101,12 @@ def window_stream(
                 finally:
                     faults += loop.report.dropped
             run = stream_rows.window_run(window, hotkey, loop)
-            lake.write("window_runs", window, hotkey, run, run_id=context.run_id, replace=True)
+            lake.write("window_runs", window, hotkey, run, run_id=context.run.run_id, replace=True)
             groups = stream_rows.finished_groups(spool, report, window)
             rollouts = stream_rows.rollouts(groups, window, hotkey)
-            lake.write("rollouts", window, hotkey, rollouts, run_id=context.run_id, replace=True)
+            lake.write(
+                "rollouts", window, hotkey, rollouts, run_id=context.run.run_id, replace=True
+            )
             yield dg.MaterializeResult(
                 "rollouts", metadata=stream_rows.rollouts_metadata(rollouts, report)
             )
@@ -115,7 +117,7 @@ def window_stream(
                     stored, prove_again(stored, prover, beacon["randomness"])
                 )
             proofs = stream_rows.proofs(groups, window, hotkey, model)
-            lake.write("proofs", window, hotkey, proofs, run_id=context.run_id, replace=True)
+            lake.write("proofs", window, hotkey, proofs, run_id=context.run.run_id, replace=True)
             yield dg.MaterializeResult("proofs", metadata=stream_rows.proofs_metadata(proofs))
 
 

@@ -61,7 +61,7 @@ def submission(
     stays as it is, so that a repeated run has nothing new to upload.
     """
     window, hotkey = int(context.partition_key), wallet.hotkey
-    with faults_kept(lake, window, hotkey, "submission", context.run_id) as faults:
+    with faults_kept(lake, window, hotkey, "submission", context.run.run_id) as faults:
         beacon = stored_row(lake, "beacons", window, hotkey)
         checkpoint = stored_checkpoint(lake, checkpoints, window, hotkey)
         origin = Origin(
@@ -108,7 +108,7 @@ def submission(
             ]
         )
         summary = rows.summary(window, hotkey, written.rollouts, path, len(refused))
-        lake.write("submissions", window, hotkey, summary, run_id=context.run_id, replace=True)
+        lake.write("submissions", window, hotkey, summary, run_id=context.run.run_id, replace=True)
         current = checkpoints.select(window)
     yield dg.MaterializeResult(
         metadata=rows.summary_metadata(summary, flat),

@@ -50,7 +50,7 @@ def upload(
     before the deadline only, for a late file counts as none.
     """
     window, hotkey = int(context.partition_key), wallet.hotkey
-    with faults_kept(lake, window, hotkey, "upload", context.run_id):
+    with faults_kept(lake, window, hotkey, "upload", context.run.run_id):
         made = stored_row(lake, "submissions", window, hotkey)
         path = window_file_path(lake, window, hotkey)
         if not path.exists() or sha256_of(path) != made["sha256"]:
@@ -88,7 +88,7 @@ def upload(
             "seconds": chain.now() - began,
         }
         table = DATASETS["uploads"].table([row])
-        lake.write("uploads", window, hotkey, table, run_id=context.run_id, replace=True)
+        lake.write("uploads", window, hotkey, table, run_id=context.run.run_id, replace=True)
     return dg.MaterializeResult(
         metadata={
             "key": key,
