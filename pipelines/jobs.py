@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from windrow.assets.window.partitions import windows
-
 WINDOW_TAGS = {"lane": "window"}
 
 mine_window = dg.define_asset_job(
@@ -11,7 +9,6 @@ mine_window = dg.define_asset_job(
     selection=dg.AssetSelection.assets(
         "beacon", "checkpoint", "rollouts", "proofs", "submission", "upload"
     ),
-    partitions_def=windows,
     executor_def=dg.in_process_executor,
     tags=WINDOW_TAGS,
     description="Generate, prove, sign, check and upload one window.",
@@ -20,7 +17,6 @@ mine_window = dg.define_asset_job(
 prove_window = dg.define_asset_job(
     "prove_window",
     selection=dg.AssetSelection.assets("proofs", "submission"),
-    partitions_def=windows,
     executor_def=dg.in_process_executor,
     tags=WINDOW_TAGS,
     description="Prove the stored rollouts of one window again and rebuild its file; no upload.",

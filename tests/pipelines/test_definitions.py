@@ -1,0 +1,91 @@
+"""What Dagster loads: quickly, whole, and with the jobs people start."""
+
+import os
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from windrow.assets.window.partitions import windows
+from windrow.pipelines.build import build
+from windrow.resources.settings import Settings
+
+SLOW = ("torch", "transformers", "datasets", "matplotlib", "sympy", "wandb", "pandas")
+
+
+def test_loading_the_definitions_imports_no_model_library(settings: Settings) -> None:
+    script = (
+        "import sys, windrow.pipelines.definitions\n"
+        f"print([name for name in {SLOW} if name in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"WINDROW_HOME": str(settings.home), "WINDROW_CHAIN_CLOCK": "stepped"},
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("job", "assets"),
+    [
+        (
+            "mine_window",
+            {"beacon", "checkpoint", "rollouts", "proofs", "submission", "upload"},
+        ),
+        ("prove_window", {"proofs", "submission"}),
+        ("compact_lake", {"compacted_lake"}),
+    ],
+)
+def test_a_job_makes_its_assets(settings: Settings, job: str, assets: set[str]) -> None:
+    definitions = build(settings)
+    dg.Definitions.validate_loadable(definitions)
+    resolved = definitions.resolve_job_def(job)
+    layer = resolved.asset_layer
+    assert {key.to_user_string() for key in layer.selected_asset_keys} == assets
+    assert ("lane" in resolved.tags) == ("window" in job)
+
+
+def test_everything_that_starts_runs_is_on_by_default(settings: Settings) -> None:
+    repository = build(settings).get_repository_def()
+    sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
+    schedules = {schedule.name: schedule.default_status for schedule in repository.schedule_defs}
+    assert sensors == dict.fromkeys(
+        ("open_window", "new_checkpoint"), dg.DefaultSensorStatus.RUNNING
+    )
+    assert schedules == dict.fromkeys(
+        ("hourly_retention", "daily_compaction"), dg.DefaultScheduleStatus.RUNNING
+    )
+
+
+def test_the_instance_queues_runs_and_frees_the_gpu_of_a_dead_one(
+    instance_on_disk: dg.DagsterInstance,
+) -> None:
+    instance = instance_on_disk
+    queue = instance.get_concurrency_config()
+    assert queue.pool_config.default_pool_limit == 1
+    assert queue.run_queue_config is not None
+    assert queue.run_queue_config.max_concurrent_runs == 4
+    assert instance.run_monitoring_enabled
+    assert instance.run_retries_enabled
+
+
+@pytest.mark.parametrize("key", ["5000041", "-30", "007", "5000040 ", "", "next"])
+def test_a_key_that_is_no_window_is_not_registered(instance: dg.DagsterInstance, key: str) -> None:
+    assert not windows.has_partition_key(key, dynamic_partitions_store=instance)
+    assert instance.get_dynamic_partitions("windows") == []
+
+
+def test_a_window_is_registered_when_it_is_named(instance: dg.DagsterInstance) -> None:
+    for key in ("5000070", "5000070", "5000040"):
+        assert windows.has_partition_key(key, dynamic_partitions_store=instance)
+    assert instance.get_dynamic_partitions("windows") == ["5000070", "5000040"]
+
+
+def test_a_range_of_windows_is_a_range_of_blocks(instance: dg.DagsterInstance) -> None:
+    instance.add_dynamic_partitions("windows", ["120", "90", "typed by hand", "1020", "60"])
+    keys = windows.get_partition_keys(dynamic_partitions_store=instance)
+    assert keys == ["60", "90", "120", "1020"]
