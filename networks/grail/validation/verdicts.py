@@ -93,10 +93,10 @@ def result(
     windrow = network and windrow_reason is None
     if network and not windrow:
         severity = Severity.STRICT
-    elif check in HARD_CHECKS:
-        severity = Severity.BAN
+    elif check in SOFT_CHECKS:
+        severity = Severity.SOFT
     else:
-        severity = Severity.SOFT if check in SOFT_CHECKS else Severity.STRICT
+        severity = Severity.BAN if check in HARD_CHECKS or not network else Severity.STRICT
     reason = network_reason or windrow_reason or ""
     return CheckResult(check, severity, network, windrow, measured, threshold, margin, reason)
 

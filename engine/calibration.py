@@ -1,0 +1,119 @@
+"""How far honest proofs of one model lie apart: the limits of Windrow's own proof check."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from windrow import WindrowError
+from windrow.engine.proof_scores import (
+    CONSERVATIVE,
+    LOGPROB_SCORES,
+    SKETCH_SCORES,
+    Calibration,
+    ProofScores,
+    proof_scores,
+)
+from windrow.engine.verification import ModelVerifier, Question, RolloutMeasure
+from windrow.networks.grail.checkpoint import GenerationPolicy
+from windrow.networks.grail.prf import sketch_coefficients
+
+MARGIN: Final = 4.0
+"""Limit over the largest score seen: a machine of another kind drifts further than this one."""
+
+LEAST: Final = 0.1
+"""Share of the default limit that no calibration goes below: a few short rollouts may show none."""
+
+_PLAIN_SAMPLING: Final = GenerationPolicy(
+    max_new_tokens=1, temperature=1.0, top_p=1.0, top_k=None, repetition_penalty=1.0
+)
+
+
+class CalibrationError(WindrowError):
+    """Honest drift cannot be measured with this model or these sequences."""
+
+
+def calibrate(
+    model: Any,
+    sequences: Sequence[NDArray[np.int32]],
+    prompt_lengths: Sequence[int],
+    *,
+    randomness: str = "ca1b",
+) -> Calibration:
+    """Limits for this model on this device, from honest passes of the same sequences.
+
+    sequences: int32 [L] each, best completions the model sampled itself, of all lengths that
+    occur; some dozens. The claims come from passes as a prover runs them, 16 at a time; the
+    verifier's then differ in batch shape, padding and threads. Limits are 4 times the largest
+    score, at least a tenth of the default of the number format.
+    Raises CalibrationError without a sequence or for a format without defaults.
+    """
+    verifier = ModelVerifier(model, eos_token_id=0)
+    dtype = verifier.setting.dtype
+    if not sequences or dtype not in CONSERVATIVE:
+        raise CalibrationError(
+            f"{len(sequences)} sequences of a model in {dtype}: a calibration needs at least one, "
+            f"and a model in {' or '.join(CONSERVATIVE)}"
+        )
+    coefficients = (sketch_coefficients(randomness),)
+    questions = [
+        Question(tokens, prompt, coefficients)
+        for tokens, prompt in zip(sequences, prompt_lengths, strict=True)
+    ]
+    scores = list(honest_scores(verifier, questions))
+    default = CONSERVATIVE[dtype]
+    limits = {
+        name: max(
+            MARGIN * max(getattr(score, name) for score in scores), LEAST * getattr(default, name)
+        )
+        for name in (*SKETCH_SCORES, *LOGPROB_SCORES)
+    }
+    return Calibration(
+        dtype=dtype,
+        **limits,
+        rollouts=len(questions),
+        source=f"{len(scores)} honest passes of {len(questions)} rollouts by {type(model).__name__}"
+        f" on {verifier.setting.device} with {verifier.setting.attention}, torch "
+        f"{torch.__version__}: alone, in reverse order, by threes, with other threads",
+    )
+
+
+def honest_scores(verifier: ModelVerifier, questions: Sequence[Question]) -> Iterator[ProofScores]:
+    """Scores of every rollout's claims, made 16 at a time, against other honest passes."""
+    count = len(questions)
+    claims = verifier.measure(questions, _PLAIN_SAMPLING).rollouts
+    backwards = list(reversed(questions))
+    threes = [3] * (count // 3) + [count % 3] * (count % 3 > 0)
+    passes = [
+        verifier.measure(questions, _PLAIN_SAMPLING, sub_batches=[1] * count).rollouts,
+        verifier.measure(backwards, _PLAIN_SAMPLING).rollouts[::-1],
+        verifier.measure(questions, _PLAIN_SAMPLING, sub_batches=threes).rollouts,
+    ]
+    with _threads(1 if torch.get_num_threads() > 1 else 2):
+        passes.append(verifier.measure(questions, _PLAIN_SAMPLING).rollouts)
+    for own in passes:
+        for claimed, measured in zip(claims, own, strict=True):
+            yield _scores(claimed, measured)
+
+
+def _scores(claimed: RolloutMeasure | None, own: RolloutMeasure | None) -> ProofScores:
+    if claimed is None or own is None:
+        raise CalibrationError(
+            "the model gives NaN or infinite numbers for a sequence; fetch its checkpoint again"
+        )
+    return proof_scores(
+        claimed.sketches[0].astype(np.int64), claimed.logprobs, own.sketches[0], own.logprobs
+    )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,56 @@
+"""Run a stored verdict again, on the same file, weights and numbers, for the same bits."""
+
+from functools import partial
+
+import torch
+
+from windrow import WindrowError
+from windrow.engine.ports import Environment
+from windrow.engine.validation import FileVerdict, validate_file
+from windrow.engine.validation_inputs import ReplayInputs, package_versions
+from windrow.engine.verification import ModelVerifier
+from windrow.networks.grail.window_file import Source, WindowFile
+
+
+class ReplayMismatch(WindrowError):
+    """This process would compute something else than the stored verdict came from."""
+
+
+def replay(
+    source: Source | WindowFile,
+    inputs: ReplayInputs,
+    *,
+    environment: Environment | None,
+    verifier: ModelVerifier | None,
+    weights_hash: str | None,
+) -> FileVerdict:
+    """The verdict on a file as it was made with these inputs.
+
+    weights_hash: of the verifier's model. Raises ReplayMismatch where weights, number format,
+    attention, device or a package differ, and ReplayMismatch where a model was used and none is
+    given now.
+    """
+    _require("weights", inputs.context.weights_hash, weights_hash)
+    installed = package_versions()
+    for name, recorded in inputs.versions.items():
+        _require(name, recorded, installed.get(name))
+    if inputs.forward is None:
+        return validate_file(source, inputs.context, environment=environment)
+    if verifier is None:
+        raise ReplayMismatch("the verdict was made with a model; load its checkpoint")
+    now = verifier.setting
+    for name in ("dtype", "attention", "device"):
+        _require(name, getattr(inputs.forward, name), getattr(now, name))
+    torch.set_num_threads(inputs.forward.threads)
+    try:
+        measure = partial(verifier.measure, sub_batches=inputs.sub_batches)
+        return validate_file(source, inputs.context, environment=environment, measure=measure)
+    finally:
+        torch.set_num_threads(now.threads)
+
+
+def _require(what: str, recorded: str | None, now: str | None) -> None:
+    if recorded != now:
+        raise ReplayMismatch(
+            f"the verdict was made with {what} {recorded}, here it is {now}; the bits could differ"
+        )

@@ -1,0 +1,277 @@
+"""Validate one miner's window file: every check on every rollout looked at, then the outcome.
+
+The network stops at the first failure and keeps one reason (grail-validation §8-§11). Here all
+checks run, each leaves a verdict row, and what the network makes of them is derived afterwards.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from windrow.engine.claims import Claim, claims_of
+from windrow.engine.file_verdicts import (
+    file_results,
+    group_results,
+    strict_verdicts,
+    structure_verdicts,
+)
+from windrow.engine.group_tasks import GroupTasks
+from windrow.engine.model_answers import Answers, Measure, ask_model
+from windrow.engine.ports import Environment
+from windrow.engine.proof_scores import calibration_for
+from windrow.engine.rollout_verdicts import Findings, Refused, admission, check_rollout
+from windrow.engine.validation_inputs import ReplayInputs, ValidationContext, package_versions
+from windrow.environments.evaluation import Evaluation
+from windrow.networks.grail.columns import RolloutColumns
+from windrow.networks.grail.commitments import CommitmentsError
+from windrow.networks.grail.file_checks import file_violations, network_reason
+from windrow.networks.grail.sampling import completion_digests
+from windrow.networks.grail.validation.commit_digests import file_sample
+from windrow.networks.grail.validation.copies import digest_array
+from windrow.networks.grail.validation.metrics import FILE_REJECTED
+from windrow.networks.grail.validation.outcome import (
+    Admission,
+    CheckedRollout,
+    Outcome,
+    judge_file,
+)
+from windrow.networks.grail.validation.verdicts import (
+    HARD_CHECKS,
+    SOFT_CHECKS,
+    CheckResult,
+    Place,
+    verdict_table,
+)
+from windrow.networks.grail.violations import Severity
+from windrow.networks.grail.window_file import Source, WindowFile, read_window_file
+from windrow.networks.grail.window_guards import WindowFileError
+
+MAX_SAMPLED_ROWS: Final = 64
+"""Most rows looked at where the network samples: 4 groups of 16. A file whose groups have other
+sizes fails before any row is (§5), and is cut to as many."""
+
+
+@dataclass(frozen=True)
+class FileVerdict:
+    """What one miner's file is worth.
+
+    verdicts: VERDICT_SCHEMA, one row a rollout and check, besides those of groups and the file.
+    outcome: the network's, None where it treats the file as missing, without a ban (§3.5).
+    skipped: checks that were not made on some rollout, for want of a model or an environment or
+    through a fault; the outcome takes them as passed. faults: what this machine failed at.
+    completions: digests of all rows for copy detection, None unless the file passes (§11.2).
+    """
+
+    verdicts: pa.Table
+    outcome: Outcome | None
+    skipped: tuple[str, ...]
+    faults: tuple[str, ...]
+    completions: pa.FixedSizeBinaryArray | None
+    replay: ReplayInputs
+
+    @property
+    def network_accepts(self) -> bool:
+        """Whether the network gives the file its worth, as far as was checked."""
+        return self.outcome is not None and not self.outcome.metrics.had_failure
+
+    @property
+    def windrow_accepts(self) -> bool:
+        """Whether the network accepts the file, and Windrow finds nothing that is not soft."""
+        soft = pc.equal(self.verdicts["severity"], str(Severity.SOFT))
+        sound = pc.or_(soft, self.verdicts["windrow_verdict"])
+        return self.network_accepts and bool(pc.all(sound).as_py())
+
+
+def validate_file(
+    source: Source | WindowFile,
+    context: ValidationContext,
+    *,
+    environment: Environment | None = None,
+    measure: Measure | None = None,
+) -> FileVerdict:
+    """Every check on every sampled rollout of a window file, or on all (`every_rollout`).
+
+    environment: of the checkpoint, for prompts and rewards. measure: asks its model. Without
+    one of them, all checks that do not need it. What a hostile file does ends as a verdict.
+    Work is bounded: by the reader's limits, by MAX_SAMPLED_ROWS unless all rows are asked for,
+    and for each of these by the longest sequence that can be honest.
+    Raises NoCalibration where the model's number format has no limits for Windrow's proof check.
+    """
+    try:
+        file = source if isinstance(source, WindowFile) else read_window_file(source)
+    except WindowFileError as error:
+        return _unreadable(error, context)
+    rollouts = file.rollouts.combine_chunks()
+    structure = file_violations(
+        rollouts,
+        wallet=file.header.wallet,
+        metadata_window=file.header.window_start,
+        hotkey=context.hotkey,
+        window=context.window,
+        block_hash=context.block_hash,
+    )
+    sample = _network_sample(rollouts, file, context)
+    rows = list(range(rollouts.num_rows)) if context.every_rollout else sample
+    columns = RolloutColumns.of(rollouts.take(pa.array(rows, pa.int64())))
+    claims = claims_of(columns, rows, file.irregular, context.hotkey)
+    looked = _look(claims, context, environment, measure)
+    digests = completion_digests(
+        rollouts["tokens"].combine_chunks(), rollouts["prompt_length"].combine_chunks()
+    )
+    outcome = _outcome(structure, file, [looked.by_row[row] for row in sample], digests)
+    passed = outcome is not None and not outcome.metrics.had_failure
+    measured = looked.answers.measured
+    groups = rollouts["rollout_group"].take(pa.array(sample, pa.int64()))
+    return FileVerdict(
+        verdicts=pa.concat_tables(
+            [
+                verdict_table(
+                    context.window,
+                    context.hotkey,
+                    file_results(structure, file) + looked.results() + group_results(claims),
+                ),
+                structure_verdicts(structure, rollouts, context),
+                strict_verdicts(columns, rows, rollouts, digests, context),
+            ]
+        ),
+        outcome=outcome,
+        skipped=looked.skipped(),
+        faults=looked.faults,
+        completions=digest_array(digests) if passed else None,
+        replay=ReplayInputs(
+            context=context,
+            sampled_groups=tuple(sorted(set(groups.to_pylist()))),
+            forward=measured.setting if measured else None,
+            sub_batches=measured.sub_batches if measured else (),
+            versions=package_versions(),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Checked:
+    claim: Claim
+    admission: Admission
+    results: list[CheckResult]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """The rows looked at, by row."""
+
+    by_row: dict[int, _Checked]
+    answers: Answers
+    faults: tuple[str, ...]
+
+    def results(self) -> list[tuple[Place, CheckResult]]:
+        return [(c.claim.place, found) for c in self.by_row.values() for found in c.results]
+
+    def skipped(self) -> tuple[str, ...]:
+        made = [{found.check for found in c.results} for c in self.by_row.values()]
+        return tuple(
+            name
+            for name in (*HARD_CHECKS, *SOFT_CHECKS)
+            if not all(name in checks for checks in made)
+        )
+
+
+def _look(
+    claims: Sequence[Claim],
+    context: ValidationContext,
+    environment: Environment | None,
+    measure: Measure | None,
+) -> _Looked:
+    count = len(claims)
+    faults: list[str] = []
+    prompts: list[np.ndarray | Refused | None] = [None] * count
+    evaluations: list[Evaluation | Refused | None] = [None] * count
+    answers = Answers([None] * count, None)
+    tasks = environment and GroupTasks(environment, context.hotkey, context.block_hash, faults)
+    if tasks:
+        prompts = [tasks.prompt(claim.place.rollout_group) for claim in claims]
+    if measure:
+        answers = ask_model(measure, claims, prompts, context)
+        faults += filter(None, [answers.fault])
+    if tasks:
+        evaluations = tasks.evaluate(claims, context.vocabulary)
+    calibration = (
+        calibration_for(answers.measured.setting.dtype, context.calibration)
+        if answers.measured
+        else None
+    )
+    by_row = {}
+    for claim, prompt, evaluation, model in zip(
+        claims, prompts, evaluations, answers.rollouts, strict=True
+    ):
+        findings = Findings(prompt, evaluation, model)
+        results = check_rollout(claim, findings, context, calibration)
+        by_row[claim.row] = _Checked(claim, admission(claim, context), results)
+    return _Looked(by_row, answers, tuple(faults))
+
+
+def _network_sample(rollouts: pa.Table, file: WindowFile, context: ValidationContext) -> list[int]:
+    """The rows the network looks at, ascending (§6); the first ones where it looks at none."""
+    columns = RolloutColumns.of(rollouts)
+    try:
+        sample = file_sample(columns, file.irregular, context.hotkey, context.validator_randomness)
+    except CommitmentsError:  # the network cannot decode such a file, and samples nothing of it
+        sample = list(range(rollouts.num_rows))
+    return sample[:MAX_SAMPLED_ROWS]
+
+
+def _outcome(
+    structure: pa.Table,
+    file: WindowFile,
+    sampled: Sequence[_Checked],
+    digests: Sequence[str | None],
+) -> Outcome | None:
+    if any(not text.json.is_json for text in file.irregular):
+        return None
+    reason = network_reason(structure)
+    if reason is not None:
+        return _rejected(reason)
+    unchecked = dict.fromkeys(HARD_CHECKS, True)
+    rollouts = [
+        CheckedRollout(
+            group=checked.claim.place.rollout_group or 0,
+            admission=checked.admission,
+            checks=unchecked | {found.check: found.network_verdict for found in checked.results},
+            success=checked.claim.success is True,
+            digest=digests[checked.claim.row],
+            total_reward=checked.claim.reward,
+            advantage=checked.claim.advantage,
+        )
+        for checked in sampled
+    ]
+    return judge_file(rollouts, file.rollouts.num_rows)
+
+
+def _rejected(reason: str) -> Outcome:
+    return Outcome(FILE_REJECTED, f"file:{reason}", 0, 0, 0, 0)
+
+
+def _unreadable(error: WindowFileError, context: ValidationContext) -> FileVerdict:
+    """A file of which no row can be read: banned for, or ignored (§3.5)."""
+    banned = error.network_reason
+    found = CheckResult(
+        check="file_readable",
+        severity=Severity.BAN if banned else Severity.IGNORED,
+        network_verdict=banned is None,
+        windrow_verdict=False,
+        measured=None,
+        threshold=None,
+        margin=None,
+        reason=str(error),
+    )
+    return FileVerdict(
+        verdicts=verdict_table(context.window, context.hotkey, [(Place(), found)]),
+        outcome=_rejected(banned) if banned else None,
+        skipped=(*HARD_CHECKS, *SOFT_CHECKS),
+        faults=(),
+        completions=None,
+        replay=ReplayInputs(context, (), None, (), package_versions()),
+    )

@@ -1,0 +1,196 @@
+"""What a model says of claimed rollouts: all a validator compares, out of one forward pass each.
+
+Sketches, log-probs, sampling probabilities and the probability of the end are taken while the
+hidden states are on the device; of a vocabulary of logits only one block exists at a time, and of
+hidden states only one sub-batch (grail-validation §7.1, §27).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import linear
+
+from windrow.engine.forward import (
+    CausalModel,
+    InvalidSequence,
+    finite,
+    in_sub_batches,
+    last_hidden_states,
+)
+from windrow.kernels.distribution import chosen_scores, eos_probability
+from windrow.kernels.sketch import activation_sketches
+from windrow.networks.grail.checkpoint import GenerationPolicy
+from windrow.networks.grail.constants import (
+    PROOF_BATCH,
+    SKETCH_BUCKETS,
+    SKETCH_MODULUS,
+    SKETCH_TOP_K,
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One rollout to measure.
+
+    tokens: int32 [L], prompt and completion. prompt_length: in [1, L). coefficients: int8 [16]
+    each, one or more sketch vectors; rollouts may differ in theirs.
+    """
+
+    tokens: NDArray[np.int32]
+    prompt_length: int
+    coefficients: tuple[NDArray[np.int8], ...]
+
+
+@dataclass(frozen=True)
+class RolloutMeasure:
+    """What the model says of one rollout with a completion of C tokens.
+
+    sketches: int32 [C] for each coefficient vector asked for. logprobs: float32 [C], temperature
+    1. probabilities: float32 [C], as sampled. eos_probability: of EOS after all tokens but the
+    last, in the dtype of the logits (§8.5).
+    """
+
+    sketches: tuple[NDArray[np.int32], ...]
+    logprobs: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    eos_probability: float
+
+
+@dataclass(frozen=True)
+class ForwardSetting:
+    """What the bits of a forward pass depend on besides weights, tokens and sub-batches."""
+
+    dtype: str
+    attention: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measures in the order of the questions; None where the model gives no finite numbers.
+
+    sub_batches: sequences of each forward pass, in order.
+    """
+
+    rollouts: tuple[RolloutMeasure | None, ...]
+    setting: ForwardSetting
+    sub_batches: tuple[int, ...]
+
+
+class ModelVerifier:
+    """Measures rollouts with a loaded transformers model, on the model's device."""
+
+    def __init__(self, model: Any, eos_token_id: int) -> None:
+        """eos_token_id: of the tokenizer. Raises UnsupportedArchitecture."""
+        self._model = CausalModel.of(model)
+        self._attention = str(model.config._attn_implementation)
+        self._eos_token_id = eos_token_id
+
+    @property
+    def setting(self) -> ForwardSetting:
+        """How a pass would run now."""
+        weight = self._model.head.weight
+        return ForwardSetting(
+            dtype=str(weight.dtype).removeprefix("torch."),
+            attention=self._attention,
+            device=str(weight.device),
+            threads=torch.get_num_threads(),
+        )
+
+    def measure(
+        self,
+        questions: Sequence[Question],
+        policy: GenerationPolicy,
+        *,
+        sub_batches: Sequence[int] | None = None,
+    ) -> Measured:
+        """Passes over 16 questions at a time, right-padded, in order (§7.1).
+
+        policy: the checkpoint's temperature and repetition penalty. sub_batches: as an earlier
+        measure recorded them, to get its bits again; a measure that ran out of device memory has
+        smaller ones. Raises InvalidSequence, ForwardOutOfMemory.
+        """
+        for question in questions:
+            self._model.check(question.tokens)
+            if not 1 <= question.prompt_length < len(question.tokens):
+                raise InvalidSequence(
+                    f"prompt length {question.prompt_length} of {len(question.tokens)} tokens; "
+                    "a rollout has at least one token of each, prompt and completion"
+                )
+        done: list[int] = []
+
+        def step(start: int, stop: int) -> list[RolloutMeasure | None]:
+            found = self._measure_sub_batch(questions[start:stop], policy)
+            done.append(stop - start)
+            return found
+
+        with torch.inference_mode():
+            if sub_batches is None:
+                rollouts = in_sub_batches(len(questions), PROOF_BATCH, step)
+            else:
+                rollouts = _planned(len(questions), sub_batches, step)
+        return Measured(tuple(rollouts), self.setting, tuple(done))
+
+    def _measure_sub_batch(
+        self, questions: Sequence[Question], policy: GenerationPolicy
+    ) -> list[RolloutMeasure | None]:
+        hidden = last_hidden_states(self._model, [question.tokens for question in questions])
+        return [
+            self._measure_rollout(question, states, policy) if finite(states) else None
+            for question, states in zip(questions, hidden, strict=True)
+        ]
+
+    def _measure_rollout(
+        self, question: Question, states: Tensor, policy: GenerationPolicy
+    ) -> RolloutMeasure | None:
+        head, prompt = self._model.head, question.prompt_length
+        scores = chosen_scores(
+            states[prompt - 1 : -1],  # the token at t is predicted from the state at t-1
+            head.weight,
+            torch.from_numpy(question.tokens.astype(np.int64)).to(states.device),
+            prompt,
+            temperature=policy.temperature,
+            repetition_penalty=policy.repetition_penalty,
+            bias=head.bias,
+        )
+        if not finite(scores.logprobs):
+            return None
+        last = linear(states[-2], head.weight, head.bias)
+        return RolloutMeasure(
+            sketches=tuple(_sketches(states[prompt:], c) for c in question.coefficients),
+            logprobs=scores.logprobs.cpu().numpy(),
+            probabilities=scores.probabilities.cpu().numpy(),
+            eos_probability=eos_probability(last, self._eos_token_id),
+        )
+
+
+def _sketches(states: Tensor, coefficients: NDArray[np.int8]) -> NDArray[np.int32]:
+    sketches: NDArray[np.int32] = (
+        activation_sketches(
+            states,
+            torch.tensor(coefficients),
+            top_k=SKETCH_TOP_K,
+            buckets=SKETCH_BUCKETS,
+            modulus=SKETCH_MODULUS,
+        )
+        .cpu()
+        .numpy()
+    )
+    return sketches
+
+
+def _planned(count: int, sizes: Sequence[int], step: Any) -> list[RolloutMeasure | None]:
+    if sum(sizes) != count or any(size < 1 for size in sizes):
+        raise InvalidSequence(
+            f"sub-batches {list(sizes)} for {count} rollouts: they were recorded for others"
+        )
+    results: list[RolloutMeasure | None] = []
+    for size in sizes:
+        results.extend(step(len(results), len(results) + size))
+    return results
