@@ -22,6 +22,14 @@ prove_window = dg.define_asset_job(
     description="Prove the stored rollouts of one window again and rebuild its file; no upload.",
 )
 
+validate_window = dg.define_asset_job(
+    "validate_window",
+    selection=dg.AssetSelection.assets("verdicts", "scores", "weights"),
+    executor_def=dg.in_process_executor,
+    tags={"lane": "validation"},
+    description="Check, score and weigh every miner's file of one closed window.",
+)
+
 compact_lake = dg.define_asset_job(
     "compact_lake",
     selection=dg.AssetSelection.assets("compacted_lake"),

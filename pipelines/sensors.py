@@ -7,8 +7,8 @@ from windrow.assets.window.partitions import windows
 from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.checkpoint import CHECKPOINTS_PREFIX, parse_ready_key
 from windrow.networks.grail.constants import WINDOW_BLOCKS
-from windrow.networks.grail.windows import window_start
-from windrow.pipelines.jobs import mine_window
+from windrow.networks.grail.windows import validator_target, window_start
+from windrow.pipelines.jobs import mine_window, validate_window
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.lake import Lake
@@ -16,6 +16,9 @@ from windrow.resources.wallet import Wallet
 
 MISSED_ROWS = 240
 """A day of windows: after a longer pause the newest are written down, with the true number."""
+
+CATCH_UP = 20
+"""Windows requested in one tick after a pause; the next tick goes on from there."""
 
 BEFORE_BACKFILLS = {"dagster/priority": "10"}
 """The open window cannot wait: it leaves the queue, and takes the GPU, before any other."""
@@ -51,6 +54,29 @@ def open_window(
         ],
         dynamic_partitions_requests=[windows.build_add_request([str(window)])],
         cursor=str(window),
+    )
+
+
+@dg.sensor(
+    job=validate_window,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Validates every window once it has closed, oldest first, none skipped.",
+)
+def closed_window(
+    context: dg.SensorEvaluationContext,
+    chain: dg.ResourceParam[Chain],
+) -> dg.SensorResult | dg.SkipReason:
+    """A run for every closed window since the last tick, at most CATCH_UP at a time (§2.1)."""
+    target = validator_target(chain.block())
+    last = int(context.cursor) if context.cursor else target - WINDOW_BLOCKS
+    due = [str(w) for w in range(last + WINDOW_BLOCKS, target + 1, WINDOW_BLOCKS)][:CATCH_UP]
+    if not due:
+        return dg.SkipReason(f"window {last} was the last to close")
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(f"validate:{key}", partition_key=key) for key in due],
+        dynamic_partitions_requests=[windows.build_add_request(due)],
+        cursor=due[-1],
     )
 
 

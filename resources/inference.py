@@ -10,6 +10,7 @@ from windrow.environments.tasks import TaskSource
 from windrow.resources.checkpoints import VerifiedCheckpoint
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is, not with the definitions
+    from windrow.engine.verification import ModelVerifier
     from windrow.resources.models import LoadedCheckpoint
 
 
@@ -41,6 +42,13 @@ class Inference:
         from windrow.engine.proving import ModelProver
 
         return ModelProver(self._load(checkpoint, self._proof_device).model)
+
+    def verifier(self, checkpoint: VerifiedCheckpoint) -> "ModelVerifier":
+        """Measures rollouts with this checkpoint. Raises as `load_checkpoint`."""
+        from windrow.engine.verification import ModelVerifier
+
+        loaded = self._load(checkpoint, self._proof_device)
+        return ModelVerifier(loaded.model, loaded.eos_token_id)
 
     def proof_model(self, checkpoint: VerifiedCheckpoint) -> "LoadedCheckpoint":
         """The model that proves, with its dtype, attention, vocabulary and context."""

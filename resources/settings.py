@@ -165,6 +165,10 @@ class Settings:
             values.whole(0, WINDOW_BLOCKS - 1), "3", "blocks kept free before the window closes"
         ),
     ]
+    validation_workers: Annotated[
+        int,
+        Setting(values.whole(1, 64), "2", "files validated at a time, at most 1.5 GiB each"),
+    ]
     set_weights: Annotated[
         bool,
         Setting(values.yes_or_no, "no", "whether a validator's weights are sent to the chain"),

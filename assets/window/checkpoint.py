@@ -13,7 +13,12 @@ from windrow.resources.lake_schema import DATASETS
 from windrow.resources.wallet import Wallet
 
 
-@dg.asset(partitions_def=windows, group_name="window", kinds={"s3", "safetensors"})
+@dg.asset(
+    partitions_def=windows,
+    group_name="window",
+    deps=["trainer_bucket"],
+    kinds={"s3", "safetensors"},
+)
 def checkpoint(
     context: dg.AssetExecutionContext,
     checkpoints: dg.ResourceParam[CheckpointCache],

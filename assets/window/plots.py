@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 MAX_BYTES = 20_000
@@ -39,6 +41,33 @@ def stages_plot(
     axes.set_xlabel("% of the run's time at work")
     axes.invert_yaxis()
     return _markdown(figure, "utilisation by stage")
+
+
+def margins_plot(verdicts: pa.Table) -> dg.MarkdownMetadataValue:
+    """Margins by check, as a share of the check's threshold; left of 0 is refused.
+
+    verdicts: VERDICT_SCHEMA. Only checks that compare numbers have a margin.
+    """
+    from matplotlib.figure import Figure
+
+    shares: dict[str, NDArray[np.float64]] = {}
+    compared = verdicts.select(["check", "margin", "threshold"]).drop_null()
+    for check in sorted(pc.unique(compared["check"]).to_pylist()):
+        of_check = compared.filter(pc.equal(compared["check"], check))
+        thresholds = np.maximum(np.abs(of_check["threshold"].to_numpy()), 1e-12)
+        share = of_check["margin"].to_numpy() / thresholds
+        shares[check] = np.clip(share[np.isfinite(share)], -1.0, 1.0)
+    if not shares:
+        return dg.MetadataValue.md("(no check compared numbers)")
+    figure = Figure(figsize=(4.2, 0.5 + 0.55 * len(shares)), dpi=80, layout="constrained")
+    panels = figure.subplots(len(shares), sharex=True, squeeze=False)[:, 0]
+    for axes, (check, share) in zip(panels, shares.items(), strict=True):
+        axes.hist(share, bins=40, range=(-1, 1), color="#2a6f97")
+        axes.axvline(0, color="#d1495b", linewidth=1)
+        axes.set_yticks([])
+        axes.set_ylabel(check.removesuffix("_valid"), rotation=0, ha="right", fontsize=7)
+    panels[-1].set_xlabel("margin, as a share of the threshold")
+    return _markdown(figure, "margins by check; left of the line is refused")
 
 
 def _markdown(figure: "object", alt: str) -> dg.MarkdownMetadataValue:

@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from windrow.assets.validation.memory import remember
 from windrow.assets.window.faults import faults_kept
-from windrow.assets.window.memory import remember
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_table
 from windrow.networks.grail.validation.service import (

@@ -1,0 +1,158 @@
+"""What validators make of every file of a closed window, and what is true of it."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from windrow import WindrowError
+from windrow.assets.validation import verdict_rows as rows
+from windrow.assets.validation.memory import remember
+from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
+from windrow.assets.window.partitions import windows
+from windrow.engine.spool import DroppedGroup
+from windrow.engine.validation import FileVerdict, validate_file
+from windrow.engine.validation_inputs import ValidationContext
+from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.networks.grail.validation.uploads import UploadState
+from windrow.resources.beacon import BeaconSource
+from windrow.resources.chain import Chain
+from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.inference import Inference
+from windrow.resources.lake import Lake
+from windrow.resources.miners import FoundUpload, Miners
+from windrow.resources.settings import Settings
+from windrow.resources.wallet import Wallet
+
+
+class WindowStillOpen(WindrowError):
+    """A window is validated once its last block is there."""
+
+
+class VerdictsConfig(dg.Config):
+    """every_miner: look at all miners, not only those the network would draw. every_rollout: check
+    all rollouts of their files, not only the sampled groups."""
+
+    every_miner: bool = False
+    every_rollout: bool = False
+
+
+@dg.asset(
+    partitions_def=windows,
+    group_name="validation",
+    deps=["upload"],
+    kinds={"torch"},
+    pool="validation",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "coverage",
+            asset="verdicts",
+            description="every check of every sampled rollout is there",
+        ),
+        dg.AssetCheckSpec(
+            "replay", asset="verdicts", description="a verdict, run again, has the same bits"
+        ),
+        dg.AssetCheckSpec(
+            "no_nan", asset="verdicts", description="no measured number of a check passed is NaN"
+        ),
+    ],
+)
+def verdicts(
+    context: dg.AssetExecutionContext,
+    config: VerdictsConfig,
+    settings: dg.ResourceParam[Settings],
+    chain: dg.ResourceParam[Chain],
+    beacon_source: dg.ResourceParam[BeaconSource],
+    miners: dg.ResourceParam[Miners],
+    checkpoints: dg.ResourceParam[CheckpointCache],
+    inference: dg.ResourceParam[Inference],
+    lake: dg.ResourceParam[Lake],
+    wallet: dg.ResourceParam[Wallet],
+) -> dg.MaterializeResult:
+    """Every check of every file the network would look at (grail-validation §3-§12).
+
+    Files are checked side by side, `WINDROW_VALIDATION_WORKERS` at a time, so that one miner's
+    does not hold up another's. What goes wrong with one is that miner's row.
+    """
+    window, validator = int(context.partition_key), wallet.hotkey
+    with faults_kept(lake, window, validator, "verdicts", context.run_id) as faults:
+        if chain.block() < window + WINDOW_BLOCKS:
+            raise WindowStillOpen(
+                f"window {window} is open until block {window + WINDOW_BLOCKS}; it is at "
+                f"{chain.block()} now. Validate it once it has closed"
+            )
+        checkpoint = checkpoints.fetch(checkpoints.select(window))
+        model = inference.proof_model(checkpoint)
+        environment, verifier = inference.environment(checkpoint), inference.verifier(checkpoint)
+        opened, closed = beacon_source.beacon(window), beacon_source.beacon(window + WINDOW_BLOCKS)
+        deadline = chain.deadline(window)
+        found = {hotkey: miners.find(hotkey, window, deadline) for hotkey in miners.hotkeys()}
+        active = [h for h, f in found.items() if f.upload.state is UploadState.USABLE]
+        plan = remember(lake, validator, window).plan(active, opened.block_hash)
+        chosen = plan.active if config.every_miner else plan.selected
+
+        def look(hotkey: str) -> tuple[FileVerdict, dict[str, Any]]:
+            began = time.perf_counter()
+            data = miners.fetch(hotkey, found[hotkey])
+            inputs = ValidationContext(
+                hotkey=hotkey,
+                window=window,
+                block_hash=opened.block_hash,
+                miner_randomness=opened.randomness,
+                validator_randomness=closed.randomness,
+                drand_round=closed.drand_round,
+                checkpoint_window=checkpoint.metadata.window,
+                weights_hash=checkpoint.weights_hash,
+                vocabulary=model.vocab_size,
+                max_context=model.max_context,
+                eos_token_id=model.eos_token_id,
+                policy=checkpoint.metadata.policy,
+                every_rollout=config.every_rollout,
+            )
+            verdict = validate_file(
+                pa.BufferReader(data), inputs, environment=environment, measure=verifier.measure
+            )
+            return verdict, rows.judged(verdict, data, time.perf_counter() - began)
+
+        validations, judged = [], []
+        with ThreadPoolExecutor(settings.validation_workers) as pool:
+            looks = {hotkey: pool.submit(look, hotkey) for hotkey in chosen}
+            for hotkey, upload in found.items():
+                if upload.upload.state is UploadState.MISSING:
+                    continue
+                row = rows.base(window, hotkey, validator, upload, deadline)
+                if hotkey not in looks:
+                    row["state"] = _passed_over(upload, hotkey, plan.eligible)
+                else:
+                    try:
+                        verdict, seen = looks[hotkey].result()
+                        judged.append((hotkey, verdict))
+                        row |= seen
+                    except WindrowError as error:
+                        row["state"] = "missing"
+                        reason = type(error).__name__
+                        faults.append(DroppedGroup(WHOLE_WINDOW, "verdicts", reason, str(error)))
+                validations.append(row)
+        tables = rows.tables(window, judged, validations)
+        for dataset, table in tables.items():
+            lake.write(dataset, window, validator, table, run_id=context.run_id, replace=True)
+        replayed = rows.replayed(
+            judged,
+            lambda hotkey: miners.fetch(hotkey, found[hotkey]),
+            environment,
+            verifier,
+            checkpoint.weights_hash,
+        )
+    return dg.MaterializeResult(
+        metadata=rows.metadata(validations, tables["verdicts"], len(found)),
+        check_results=[rows.coverage(judged), replayed, rows.no_nan(tables["verdicts"])],
+    )
+
+
+def _passed_over(found: FoundUpload, hotkey: str, eligible: tuple[str, ...]) -> str:
+    """Why a miner with an upload is not looked at."""
+    if found.upload.state is not UploadState.USABLE:
+        return str(found.upload.state)
+    return "not_selected" if hotkey in eligible else "banned"
