@@ -1,9 +1,11 @@
 """The `windrow` command."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from dotenv import load_dotenv
 from rich.console import Console
 
 from windrow import WindrowError
@@ -58,21 +60,33 @@ def windows(
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help="a SELECT over the lake")] = "",
-    tables: Annotated[bool, typer.Option("--list", help="list tables and columns")] = False,
-    rows: Annotated[int, typer.Option(min=1, help="most rows to print")] = 200,
+    query: Annotated[
+        str, typer.Argument(help="a named query, or a SELECT over the lake; with --list, a name")
+    ] = "",
+    names: Annotated[
+        bool, typer.Option("--list", help="list tables and queries, or the columns of one")
+    ] = False,
+    rows: Annotated[int, typer.Option(min=1, help="most rows of the printed table")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="print every row as JSON")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print every row as CSV")] = False,
 ) -> None:
     """Query the lake with DuckDB, read-only, while runs go on."""
-    from windrow.pipelines.sql import list_tables, print_query
+    from windrow.pipelines.sql import Form, list_all, list_columns, print_query
 
-    if tables or not query:
-        list_tables(out)
+    if as_json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv")
+    form = Form.JSON if as_json else Form.CSV if as_csv else Form.TABLE
+    if not query:
+        list_all(out)
+    elif names:
+        list_columns(out, query)
     else:
-        print_query(out, query, rows)
+        print_query(out, query, rows, form)
 
 
 def main() -> None:
     """Run the command; a WindrowError is a message and exit status 2, never a traceback."""
+    load_dotenv(Path.cwd() / ".env")  # as Dagster does; what is set already wins
     try:
         app()
     except WindrowError as error:
