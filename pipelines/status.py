@@ -37,7 +37,7 @@ def show(out: Console) -> None:
         f"uploads until {chain.deadline(window) - chain.now():.0f} s from now; hotkey {hotkey}"
     )
     table = Table(title="newest windows", title_justify="left")
-    for name in ("window", "groups", "mean reward", "stopped by", "upload", "faults", "last fault"):
+    for name in ("window", "groups", "reward", "stopped by", "upload", "faults", "last fault"):
         table.add_column(name)
     for row in Lake(settings.lake).query(NEWEST, [hotkey]).to_pylist():
         table.add_row(
