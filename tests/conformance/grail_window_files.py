@@ -214,8 +214,6 @@ def file_verdicts(file: VectorFile) -> Iterator[Case]:
     for case in file.load_json()["cases"]:
         name = Path(case["file"]).stem
         yield Case(f"{name}-file", partial(check_file_verdict, file.folder, case))
-        if not (case["failure_reason"] or "").startswith("file:"):
-            yield Case(f"{name}-rollouts", check_rollout_verdicts)
 
 
 def check_file_verdict(folder: Path, case: dict[str, Any]) -> None:
@@ -241,10 +239,6 @@ def file_reason(raw: bytes, case: dict[str, Any]) -> str | None:
         block_hash=case["window_hash"],
     )
     return network_reason(violations)
-
-
-def check_rollout_verdicts() -> None:
-    pytest.skip("the verdict on a file's rollouts needs the validator's forward pass")
 
 
 @handles("grail-validation/file_structure.json")
