@@ -87,12 +87,13 @@ class Spool:
         self.folder = _window_folder(root, window_start) / hotkey / identity
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self.folder.glob("*.partial"):
+                leftover.unlink()
         except OSError as error:
             raise SpoolError(
-                f"cannot create the spool folder {self.folder}: {error.strerror}"
+                f"the spool folder {self.folder} cannot be used: {error.strerror}; make room or "
+                "fix its permissions and run the window again"
             ) from error
-        for leftover in self.folder.glob("*.partial"):
-            leftover.unlink()
 
     def finished(self) -> list[int]:
         """Group numbers on disk, ascending."""
@@ -100,8 +101,16 @@ class Spool:
 
     def dropped(self) -> list[DroppedGroup]:
         """Groups given up for good, ascending; a resumed run does not try them again."""
-        paths = sorted(self.folder.glob("dropped-*.json"))
-        return [DroppedGroup(**json.loads(path.read_text())) for path in paths]
+        dropped = []
+        for path in sorted(self.folder.glob("dropped-*.json")):
+            try:
+                dropped.append(DroppedGroup(**json.loads(path.read_text())))
+            except (OSError, ValueError, TypeError) as error:
+                raise SpoolError(
+                    f"{path} does not say why a group was dropped ({error}); delete it to try the "
+                    "group again"
+                ) from error
+        return dropped
 
     def groups(self) -> Iterator[pa.RecordBatch]:
         """Every finished group in ascending order, one batch of 16 rows each."""

@@ -212,6 +212,11 @@ class TestSpool:
         with pytest.raises(SpoolError, match=r"group-000001.parquet is not a readable group"):
             list(spool.groups())
 
+    def test_a_damaged_reason_is_named(self, spool: Spool) -> None:
+        (spool.folder / "dropped-000003.json").write_text('{"group": 3, "stage"')
+        with pytest.raises(SpoolError, match=r"dropped-000003.json.*delete it"):
+            spool.dropped()
+
     def test_a_misnamed_group_is_named(self, spool: Spool) -> None:
         loop(spool).run()
         (spool.folder / "group-000001.parquet").rename(spool.folder / "group-000009.parquet")
