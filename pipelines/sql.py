@@ -1,9 +1,19 @@
 """`windrow sql`: read-only questions to the lake."""
 
+import csv
+import json
+import math
+import re
+from datetime import date
+from enum import StrEnum
+
+import pyarrow as pa
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
+from windrow.pipelines.named_queries import named_queries, query_named
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
 from windrow.resources.settings import Settings
@@ -14,20 +24,64 @@ MEASURED = 100_000
 """A width that no table has."""
 
 
-def list_tables(out: Console) -> None:
-    """Every table, its columns and what they hold."""
-    for name, dataset in DATASETS.items():
-        table = Table(title=f"{name}: {dataset.description}", title_justify="left")
-        for heading in ("column", "type", "meaning"):
-            table.add_column(heading)
+_NAME = re.compile(r"\w+")
+
+
+class Form(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def list_all(out: Console) -> None:
+    """Every table and every named query, a line each."""
+    tables = Table("table", "rows", title="tables", title_justify="left")
+    for dataset in DATASETS.values():
+        tables.add_row(dataset.name, dataset.description)
+    queries = Table("query", "answers", title="named queries", title_justify="left")
+    for query in named_queries().values():
+        queries.add_row(query.name, query.answers)
+    out.print(tables, queries)
+    out.print("windrow sql --list NAME explains the columns of a table or query")
+
+
+def list_columns(out: Console, name: str) -> None:
+    """The columns of a table or of a named query. Raises UnknownQuery."""
+    if name in DATASETS:
+        dataset = DATASETS[name]
+        table = Table("column", "type", "meaning", title=f"{name}: {dataset.description}")
         for field in dataset.schema:
             table.add_row(field.name, str(field.type), dataset.columns[field.name])
-        out.print(table)
+    else:
+        query = query_named(name)
+        table = Table("column", "meaning", title=f"{name}: {query.answers}")
+        for column, meaning in query.columns.items():
+            table.add_row(column, meaning)
+    out.print(table)
 
 
-def print_query(out: Console, query: str, rows: int) -> None:
-    """The first `rows` rows of a query. Raises LakeError for one that DuckDB refuses."""
-    found = Lake(Settings.read().lake).query(query)
+def print_query(out: Console, query: str, rows: int, form: Form) -> None:
+    """What a query finds: its name or its SQL. As a table, the first `rows` rows.
+
+    Raises UnknownQuery, and LakeError for one that DuckDB refuses.
+    """
+    sql = query_named(query).sql if _NAME.fullmatch(query) else query
+    found = Lake(Settings.read().lake).query(sql)
+    match form:
+        case Form.TABLE:
+            _print_table(out, found, rows)
+        case Form.JSON:
+            lines = (json.dumps(_plain(row), ensure_ascii=False) for row in found.to_pylist())
+            out.file.write("[" + ",\n ".join(lines) + "]\n")
+        case Form.CSV:
+            writer = csv.writer(out.file, lineterminator="\n")
+            writer.writerow(found.column_names)
+            writer.writerows([_plain(v) for v in row.values()] for row in found.to_pylist())
+
+
+def _print_table(out: Console, found: pa.Table, rows: int) -> None:
     shown = found.slice(0, rows).to_pylist()
     table = Table(*found.column_names)
     for row in shown:
@@ -44,6 +98,27 @@ def print_query(out: Console, query: str, rows: int) -> None:
         out.print(f"{rows} of {found.num_rows} rows; --rows shows more")
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Text:
+    """A value as text that can neither style nor steer the terminal: some are from strangers."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= CELL else f"{text[:CELL]}…"
+    text = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+    return Text(text if len(text) <= CELL else f"{text[:CELL]}…")
+
+
+def _plain(value: object) -> object:
+    """A value that JSON and CSV can say: bytes as hex digits, NaN and infinities as text."""
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case bytes():
+            return value.hex()
+        case date():
+            return value.isoformat()
+        case dict():
+            return {name: _plain(part) for name, part in value.items()}
+        case list():
+            return [_plain(part) for part in value]
+        case _:
+            return value

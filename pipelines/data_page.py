@@ -1,0 +1,58 @@
+"""The reference half of docs/data.md, made from the datasets and the named queries.
+
+`python -m windrow.pipelines.data_page docs/data.md` brings the page up to date: what is above the
+mark stays, what is below it is made anew.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from windrow.pipelines.named_queries import named_queries
+from windrow.resources.lake_schema import DATASETS
+
+MARK = "<!-- From here on made by `python -m windrow.pipelines.data_page docs/data.md`. -->\n"
+
+
+def updated(page: str) -> str:
+    """A page with its reference half made anew."""
+    return page.partition(MARK)[0] + MARK + reference()
+
+
+def reference() -> str:
+    """Every table and every named query with its columns, Markdown."""
+    parts = ["\n## Tables\n"]
+    for dataset in DATASETS.values():
+        rows = [
+            (f"`{field.name}`", _type(str(field.type)), dataset.columns[field.name])
+            for field in dataset.schema
+        ]
+        parts.append(f"### {dataset.name}\n\n{_sentence(dataset.description)}\n")
+        parts.append(_table(("column", "type", "meaning"), rows))
+    parts.append("## Named queries\n")
+    for query in named_queries().values():
+        columns = [(f"`{column}`", meaning) for column, meaning in query.columns.items()]
+        parts.append(f"### {query.name}\n\n{query.answers}\n")
+        parts.append(_table(("column", "meaning"), columns))
+    return "\n".join(parts)
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [headings, ("---",) * len(headings), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _type(arrow: str) -> str:
+    names = {"element: ": "", "item: ": "", "float": "float32", "double": "float64"}
+    for name, plain in names.items():
+        arrow = arrow.replace(name, plain)
+    return arrow
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
