@@ -1,6 +1,7 @@
 """One Parquet file of the lake: written once and whole, read back in today's schema."""
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,8 +14,10 @@ from windrow.networks.grail.windows import parse_window
 from windrow.resources.files import published
 from windrow.resources.lake_schema import DATASETS, SCHEMA_VERSION, Dataset
 
-# Small enough to merge a file piece by piece in little memory, large enough to compress well.
-ROW_GROUP_ROWS = 1024
+# Small enough to merge a file piece by piece in little memory, large enough to compress and to scan
+# fast: DuckDB works through 122,880 rows of few bytes ten times as fast as through 1024 at a time.
+ROW_GROUP_BYTES = 32 * 1024 * 1024
+ROW_GROUP_ROWS = 122_880
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
@@ -105,13 +108,25 @@ def write_file(
         pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=3) as writer,
     ):
         pending: list[pa.RecordBatch] = []
-        for batch in batches:
+        rows = size = 0
+        for batch in itertools.chain.from_iterable(map(_pieces, batches)):
+            if pending and (
+                rows + batch.num_rows > ROW_GROUP_ROWS or size + batch.nbytes > ROW_GROUP_BYTES
+            ):
+                writer.write_table(pa.Table.from_batches(pending), row_group_size=rows)
+                pending, rows, size = [], 0, 0
             pending.append(batch)
-            if sum(part.num_rows for part in pending) >= ROW_GROUP_ROWS:
-                writer.write_table(pa.Table.from_batches(pending), row_group_size=ROW_GROUP_ROWS)
-                pending = []
-        if pending:
-            writer.write_table(pa.Table.from_batches(pending), row_group_size=ROW_GROUP_ROWS)
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows:
+            writer.write_table(pa.Table.from_batches(pending), row_group_size=rows)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch in slices that fill at most half a row group each, when its rows are of one size."""
+    fitting = ROW_GROUP_BYTES * batch.num_rows // max(batch.nbytes, 1)
+    step = max(min(fitting, ROW_GROUP_ROWS) // 2, 1)
+    for start in range(0, batch.num_rows, step):
+        yield batch.slice(start, step)
 
 
 def open_file(path: Path, dataset: Dataset) -> pq.ParquetFile:
