@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from windrow import WindrowError
+from windrow.engine.measures import Question, RolloutMeasure
 from windrow.engine.proof_scores import (
     CONSERVATIVE,
     LOGPROB_SCORES,
@@ -17,7 +18,7 @@ from windrow.engine.proof_scores import (
     ProofScores,
     proof_scores,
 )
-from windrow.engine.verification import ModelVerifier, Question, RolloutMeasure
+from windrow.engine.verification import ModelVerifier
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.prf import sketch_coefficients
 

@@ -1,15 +1,16 @@
 """Run a stored verdict again, on the same file, weights and numbers, for the same bits."""
 
 from functools import partial
-
-import torch
+from typing import TYPE_CHECKING
 
 from windrow import WindrowError
 from windrow.engine.ports import Environment
 from windrow.engine.validation import FileVerdict, validate_file
 from windrow.engine.validation_inputs import ReplayInputs, package_versions
-from windrow.engine.verification import ModelVerifier
 from windrow.networks.grail.window_file import Source, WindowFile
+
+if TYPE_CHECKING:  # torch is imported where a model is used
+    from windrow.engine.verification import ModelVerifier
 
 
 class ReplayMismatch(WindrowError):
@@ -21,7 +22,7 @@ def replay(
     inputs: ReplayInputs,
     *,
     environment: Environment | None,
-    verifier: ModelVerifier | None,
+    verifier: "ModelVerifier | None",
     weights_hash: str | None,
 ) -> FileVerdict:
     """The verdict on a file as it was made with these inputs.
@@ -41,6 +42,8 @@ def replay(
     now = verifier.setting
     for name in ("dtype", "attention", "device"):
         _require(name, getattr(inputs.forward, name), getattr(now, name))
+    import torch
+
     torch.set_num_threads(inputs.forward.threads)
     try:
         measure = partial(verifier.measure, sub_batches=inputs.sub_batches)

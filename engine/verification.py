@@ -6,7 +6,6 @@ hidden states only one sub-batch (grail-validation §7.1, §27).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from windrow.engine.forward import (
     in_sub_batches,
     last_hidden_states,
 )
+from windrow.engine.measures import ForwardSetting, Measured, Question, RolloutMeasure
 from windrow.kernels.distribution import chosen_scores, eos_probability
 from windrow.kernels.sketch import activation_sketches
 from windrow.networks.grail.checkpoint import GenerationPolicy
@@ -31,56 +31,6 @@ from windrow.networks.grail.constants import (
     SKETCH_MODULUS,
     SKETCH_TOP_K,
 )
-
-
-@dataclass(frozen=True)
-class Question:
-    """One rollout to measure.
-
-    tokens: int32 [L], prompt and completion. prompt_length: in [1, L). coefficients: int8 [16]
-    each, one or more sketch vectors; rollouts may differ in theirs.
-    """
-
-    tokens: NDArray[np.int32]
-    prompt_length: int
-    coefficients: tuple[NDArray[np.int8], ...]
-
-
-@dataclass(frozen=True)
-class RolloutMeasure:
-    """What the model says of one rollout with a completion of C tokens.
-
-    sketches: int32 [C] for each coefficient vector asked for. logprobs: float32 [C], temperature
-    1. probabilities: float32 [C], as sampled. eos_probability: of EOS after all tokens but the
-    last, in the dtype of the logits (§8.5).
-    """
-
-    sketches: tuple[NDArray[np.int32], ...]
-    logprobs: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
-    eos_probability: float
-
-
-@dataclass(frozen=True)
-class ForwardSetting:
-    """What the bits of a forward pass depend on besides weights, tokens and sub-batches."""
-
-    dtype: str
-    attention: str
-    device: str
-    threads: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Measures in the order of the questions; None where the model gives no finite numbers.
-
-    sub_batches: sequences of each forward pass, in order.
-    """
-
-    rollouts: tuple[RolloutMeasure | None, ...]
-    setting: ForwardSetting
-    sub_batches: tuple[int, ...]
 
 
 class ModelVerifier:
