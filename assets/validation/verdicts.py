@@ -77,7 +77,7 @@ def verdicts(
     does not hold up another's. What goes wrong with one is that miner's row.
     """
     window, validator = int(context.partition_key), wallet.hotkey
-    with faults_kept(lake, window, validator, "verdicts", context.run_id) as faults:
+    with faults_kept(lake, window, validator, "verdicts", context.run.run_id) as faults:
         if chain.block() < window + WINDOW_BLOCKS:
             raise WindowStillOpen(
                 f"window {window} is open until block {window + WINDOW_BLOCKS}; it is at "
@@ -137,7 +137,7 @@ def verdicts(
                 validations.append(row)
         tables = rows.tables(window, judged, validations)
         for dataset, table in tables.items():
-            lake.write(dataset, window, validator, table, run_id=context.run_id, replace=True)
+            lake.write(dataset, window, validator, table, run_id=context.run.run_id, replace=True)
         replayed = rows.replayed(
             judged,
             lambda hotkey: miners.fetch(hotkey, found[hotkey]),
