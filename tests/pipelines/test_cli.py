@@ -84,7 +84,7 @@ def test_sql_prints_a_column_a_line_where_a_row_is_too_wide(
 def test_sql_lists_every_table() -> None:
     printed = windrow("sql", "--list")
     for name in ("beacons", "rollouts", "uploads", "faults"):
-        assert f"{name}: " in printed
+        assert name in printed
 
 
 @pytest.mark.parametrize(
