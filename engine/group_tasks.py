@@ -1,7 +1,8 @@
 """What a miner's groups ask, and what its completions earn, derived again (§8.3, §8.6)."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,13 +11,16 @@ from numpy.typing import NDArray
 from windrow import WindrowError
 from windrow.engine.claims import Claim
 from windrow.engine.ports import Environment
-from windrow.engine.rollout_verdicts import Refused
+from windrow.engine.rollout_verdicts import BudgetSpent, Refused
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
+from windrow.networks.grail.constants import MAX_COMPLETION_TOKENS
 from windrow.networks.grail.seeds import problem_seed
 from windrow.networks.grail.tokens import tokens_valid
 
 _log = logging.getLogger(__name__)
+
+Evaluated = Evaluation | Refused | BudgetSpent | None
 
 
 @dataclass
@@ -24,13 +28,16 @@ class GroupTasks:
     """The tasks of one miner's groups in one window, each derived once.
 
     faults: takes what this machine, not the miner, fails at; such prompts and evaluations are
-    missing.
+    missing. seconds: once evaluations took so long together, no other one is begun. unevaluated:
+    rows an earlier run did not evaluate; this one leaves out just these, however long it takes.
     """
 
     environment: Environment
     hotkey: str
     block_hash: str
     faults: list[str]
+    seconds: float
+    unevaluated: Collection[int] | None = None
     _tasks: dict[int | None, tuple[Task, NDArray[np.int32]] | Refused | None] = field(
         default_factory=dict
     )
@@ -40,47 +47,45 @@ class GroupTasks:
         task = self._task(group)
         return task[1] if isinstance(task, tuple) else task
 
-    def evaluate(
-        self, claims: Sequence[Claim], vocabulary: int | None
-    ) -> list[Evaluation | Refused | None]:
-        """Evaluations of rollouts, in order, each group's together.
+    def evaluate(self, claims: Sequence[Claim], vocabulary: int | None) -> list[Evaluated]:
+        """Evaluations of rollouts, in order; equal completions of a group are evaluated once.
 
-        A completion that makes the environment raise is refused alone; None where the machine
-        could not evaluate.
+        One after another, so that a file never has more than one program running and the others
+        have their turns. A completion that makes the environment raise is refused alone; None
+        where the machine could not evaluate.
         """
-        found: list[Evaluation | Refused | None] = [None] * len(claims)
-        members: dict[int | None, list[int]] = {}
-        for index, claim in enumerate(claims):
-            if claim.prompt_length >= 0 and _legible(claim.completion, vocabulary):
-                members.setdefault(claim.place.rollout_group, []).append(index)
+        spent, known, found = 0.0, dict[tuple[int | None, bytes], Evaluated](), list[Evaluated]()
+        for claim in claims:
+            text = claim.place.rollout_group, claim.completion.tobytes()
+            if self.unevaluated is None:
+                left_out = text not in known and spent >= self.seconds
             else:
-                found[index] = Refused("the completion is no text of the tokenizer")
-        for group, indices in members.items():
-            task = self._task(group)
-            if isinstance(task, tuple):
-                completions = [claims[index].completion for index in indices]
-                graded = self._graded(task[0], completions)
-            else:
-                graded = [task] * len(indices)
-            for index, evaluation in zip(indices, graded, strict=True):
-                found[index] = evaluation
+                left_out = claim.row in self.unevaluated
+            if left_out:
+                found.append(BudgetSpent(self.seconds))
+                continue
+            if text not in known:
+                began = time.monotonic()
+                known[text] = self._evaluate(claim, vocabulary)
+                spent += time.monotonic() - began
+            found.append(known[text])
         return found
 
-    def _graded(
-        self, task: Task, completions: list[NDArray[np.int32]]
-    ) -> list[Evaluation | Refused | None]:
-        if not completions:
-            return []
+    def _evaluate(self, claim: Claim, vocabulary: int | None) -> Evaluated:
+        if not _legible(claim, vocabulary):
+            return Refused("the completion is no text of the tokenizer, or is too long")
+        task = self._task(claim.place.rollout_group)
+        if not isinstance(task, tuple):
+            return task
         try:
-            return list(self.environment.evaluate(task, completions))
+            (evaluation,) = self.environment.evaluate(task[0], [claim.completion])
         except WindrowError as error:
-            self.faults.append(f"task {task.id} could not be evaluated: {error}")
-            return [None] * len(completions)
+            self.faults.append(f"task {task[0].id} could not be evaluated: {error}")
+            return None
         except Exception as error:  # noqa: BLE001 - as the network: it fails the rollout (§8.6)
-            if len(completions) == 1:
-                _log.warning("Evaluating task %s raised", task.id, exc_info=True)
-                return [Refused(f"the environment raised {type(error).__name__}: {error!s:.200}")]
-        return [found for one in completions for found in self._graded(task, [one])]
+            _log.warning("Evaluating task %s raised", task[0].id, exc_info=True)
+            return Refused(f"the environment raised {type(error).__name__}: {error!s:.200}")
+        return evaluation
 
     def _task(self, group: int | None) -> tuple[Task, NDArray[np.int32]] | Refused | None:
         if group not in self._tasks:
@@ -99,5 +104,7 @@ class GroupTasks:
             return Refused(f"the group has no task: {type(error).__name__}: {error!s:.200}")
 
 
-def _legible(tokens: NDArray[np.int32], vocabulary: int | None) -> bool:
-    return tokens_valid(tokens, vocabulary, context=len(tokens))
+def _legible(claim: Claim, vocabulary: int | None) -> bool:
+    """Whether there is a completion to decode, of a length that can be honest (§8.1)."""
+    completion = claim.completion
+    return claim.prompt_length >= 0 and tokens_valid(completion, vocabulary, MAX_COMPLETION_TOKENS)

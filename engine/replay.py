@@ -35,8 +35,15 @@ def replay(
     installed = package_versions()
     for name, recorded in inputs.versions.items():
         _require(name, recorded, installed.get(name))
+    again = partial(
+        validate_file,
+        source,
+        inputs.context,
+        environment=environment,
+        unevaluated=inputs.unevaluated,
+    )
     if inputs.forward is None:
-        return validate_file(source, inputs.context, environment=environment)
+        return again()
     if verifier is None:
         raise ReplayMismatch("the verdict was made with a model; load its checkpoint")
     now = verifier.setting
@@ -46,8 +53,7 @@ def replay(
 
     torch.set_num_threads(inputs.forward.threads)
     try:
-        measure = partial(verifier.measure, sub_batches=inputs.sub_batches)
-        return validate_file(source, inputs.context, environment=environment, measure=measure)
+        return again(measure=partial(verifier.measure, sub_batches=inputs.sub_batches))
     finally:
         torch.set_num_threads(now.threads)
 

@@ -50,6 +50,17 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class BudgetSpent:
+    """A rollout that was not evaluated because its file's evaluations took `seconds` already."""
+
+    seconds: float
+
+    @property
+    def reason(self) -> str:
+        return f"evaluation budget used up: {self.seconds:g} s a file, and rows before took it all"
+
+
+@dataclass(frozen=True)
 class Findings:
     """What was found out about a rollout besides what it claims; None is what was not looked for.
 
@@ -57,7 +68,7 @@ class Findings:
     """
 
     prompt: NDArray[np.int32] | Refused | None = None
-    evaluation: Evaluation | Refused | None = None
+    evaluation: Evaluation | Refused | BudgetSpent | None = None
     model: ModelSays | Unmeasured | None = None
 
 
@@ -190,13 +201,20 @@ def _check_termination(
     )
 
 
-def _check_evaluation(evaluation: Evaluation | Refused) -> CheckResult:
+def _check_evaluation(evaluation: Evaluation | Refused | BudgetSpent) -> CheckResult:
+    """C6 (§8.6); nothing raised where the budget was used up, so the network's rule holds."""
+    check = "env_eval_valid"
+    if isinstance(evaluation, BudgetSpent):
+        return result(check, network_reason=None, windrow_reason=evaluation.reason)
     if isinstance(evaluation, Refused):
-        return result("env_eval_valid", network_reason=evaluation.reason)
+        return result(check, network_reason=evaluation.reason)
     return check_evaluation(evaluated=True)
 
 
-def _check_reward(claim: Claim, evaluation: Evaluation | Refused) -> CheckResult:
+def _check_reward(claim: Claim, evaluation: Evaluation | Refused | BudgetSpent) -> CheckResult:
+    """C7 (§8.7); without a reward to compare with it fails, softly, whoever lacks it."""
+    if isinstance(evaluation, BudgetSpent):
+        return result("reward_valid", network_reason=evaluation.reason)
     own = evaluation.reward if isinstance(evaluation, Evaluation) else None
     return check_reward(claim.reward, own)
 

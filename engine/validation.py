@@ -4,7 +4,7 @@ The network stops at the first failure and keeps one reason (grail-validation §
 checks run, each leaves a verdict row, and what the network makes of them is derived afterwards.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,13 +19,18 @@ from windrow.engine.file_verdicts import (
     strict_verdicts,
     structure_verdicts,
 )
-from windrow.engine.group_tasks import GroupTasks
+from windrow.engine.group_tasks import Evaluated, GroupTasks
 from windrow.engine.model_answers import Answers, Measure, ask_model
 from windrow.engine.ports import Environment
 from windrow.engine.proof_scores import calibration_for
-from windrow.engine.rollout_verdicts import Findings, Refused, admission, check_rollout
+from windrow.engine.rollout_verdicts import (
+    BudgetSpent,
+    Findings,
+    Refused,
+    admission,
+    check_rollout,
+)
 from windrow.engine.validation_inputs import ReplayInputs, ValidationContext, package_versions
-from windrow.environments.evaluation import Evaluation
 from windrow.networks.grail.columns import RolloutColumns
 from windrow.networks.grail.commitments import CommitmentsError
 from windrow.networks.grail.file_checks import file_violations, network_reason
@@ -92,13 +97,15 @@ def validate_file(
     *,
     environment: Environment | None = None,
     measure: Measure | None = None,
+    unevaluated: Collection[int] | None = None,
 ) -> FileVerdict:
     """Every check on every sampled rollout of a window file, or on all (`every_rollout`).
 
     environment: of the checkpoint, for prompts and rewards. measure: asks its model. Without
-    one of them, all checks that do not need it. What a hostile file does ends as a verdict.
+    one of them, all checks that do not need it. unevaluated: rows that the evaluation budget left
+    out in an earlier run, to leave out again. What a hostile file does ends as a verdict.
     Work is bounded: by the reader's limits, by MAX_SAMPLED_ROWS unless all rows are asked for,
-    and for each of these by the longest sequence that can be honest.
+    for each of these by the longest sequence that can be honest, and by the time for evaluations.
     Raises NoCalibration where the model's number format has no limits for Windrow's proof check.
     """
     try:
@@ -118,7 +125,7 @@ def validate_file(
     rows = list(range(rollouts.num_rows)) if context.every_rollout else sample
     columns = RolloutColumns.of(rollouts.take(pa.array(rows, pa.int64())))
     claims = claims_of(columns, rows, file.irregular, context.hotkey)
-    looked = _look(claims, context, environment, measure)
+    looked = _look(claims, context, environment, measure, unevaluated)
     digests = completion_digests(
         rollouts["tokens"].combine_chunks(), rollouts["prompt_length"].combine_chunks()
     )
@@ -147,6 +154,7 @@ def validate_file(
             sampled_groups=tuple(sorted(set(groups.to_pylist()))),
             forward=measured.setting if measured else None,
             sub_batches=measured.sub_batches if measured else (),
+            unevaluated=looked.unevaluated,
             versions=package_versions(),
         ),
     )
@@ -166,6 +174,7 @@ class _Looked:
     by_row: dict[int, _Checked]
     answers: Answers
     faults: tuple[str, ...]
+    unevaluated: tuple[int, ...]
 
     def results(self) -> list[tuple[Place, CheckResult]]:
         return [(c.claim.place, found) for c in self.by_row.values() for found in c.results]
@@ -184,13 +193,21 @@ def _look(
     context: ValidationContext,
     environment: Environment | None,
     measure: Measure | None,
+    unevaluated: Collection[int] | None,
 ) -> _Looked:
     count = len(claims)
     faults: list[str] = []
     prompts: list[np.ndarray | Refused | None] = [None] * count
-    evaluations: list[Evaluation | Refused | None] = [None] * count
+    evaluations: list[Evaluated] = [None] * count
     answers = Answers([None] * count, None)
-    tasks = environment and GroupTasks(environment, context.hotkey, context.block_hash, faults)
+    tasks = environment and GroupTasks(
+        environment,
+        context.hotkey,
+        context.block_hash,
+        faults,
+        context.evaluation_seconds,
+        unevaluated,
+    )
     if tasks:
         prompts = [tasks.prompt(claim.place.rollout_group) for claim in claims]
     if measure:
@@ -210,7 +227,12 @@ def _look(
         findings = Findings(prompt, evaluation, model)
         results = check_rollout(claim, findings, context, calibration)
         by_row[claim.row] = _Checked(claim, admission(claim, context), results)
-    return _Looked(by_row, answers, tuple(faults))
+    left_out = tuple(
+        claim.row
+        for claim, evaluation in zip(claims, evaluations, strict=True)
+        if isinstance(evaluation, BudgetSpent)
+    )
+    return _Looked(by_row, answers, tuple(faults), left_out)
 
 
 def _network_sample(rollouts: pa.Table, file: WindowFile, context: ValidationContext) -> list[int]:
@@ -273,5 +295,5 @@ def _unreadable(error: WindowFileError, context: ValidationContext) -> FileVerdi
         skipped=(*HARD_CHECKS, *SOFT_CHECKS),
         faults=(),
         completions=None,
-        replay=ReplayInputs(context, (), None, (), package_versions()),
+        replay=ReplayInputs(context, (), None, (), (), package_versions()),
     )

@@ -14,6 +14,10 @@ from windrow.networks.grail.checkpoint import GenerationPolicy
 PACKAGES: Final = ("windrow", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "sympy")
 """Whose versions can change a verdict."""
 
+EVALUATION_SECONDS: Final = 120.0
+"""Of evaluating one file's completions. The 64 rollouts the network samples take some seconds; each
+that runs into the limit of 5 s in every one of three tests takes 15."""
+
 
 class MalformedReplayInputs(WindrowError):
     """Stored replay inputs cannot be read."""
@@ -31,6 +35,7 @@ class ValidationContext:
     None where the configuration does not say. eos_token_id: of its tokenizer.
     calibration: limits of Windrow's own proof check, None for the number format's default.
     every_rollout: check all rows, not only those that the network samples.
+    evaluation_seconds: once a file's evaluations took so long, its other rollouts are refused.
     """
 
     hotkey: str
@@ -47,6 +52,7 @@ class ValidationContext:
     policy: GenerationPolicy
     calibration: Calibration | None = None
     every_rollout: bool = False
+    evaluation_seconds: float = EVALUATION_SECONDS
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,15 @@ class ReplayInputs:
     """What to run again, and on what, for a stored verdict's bits.
 
     sampled_groups: whose rollouts the network checks, ascending. forward, sub_batches: how the
-    model ran; None and empty without a model. versions: of PACKAGES.
+    model ran; None and empty without a model. unevaluated: rows that the evaluation budget left
+    out, ascending. versions: of PACKAGES.
     """
 
     context: ValidationContext
     sampled_groups: tuple[int, ...]
     forward: ForwardSetting | None
     sub_batches: tuple[int, ...]
+    unevaluated: tuple[int, ...]
     versions: Mapping[str, str]
 
     def to_json(self) -> str:
@@ -91,6 +99,7 @@ class ReplayInputs:
             sampled_groups=tuple(document["sampled_groups"]),
             forward=forward and ForwardSetting(**forward),
             sub_batches=tuple(document["sub_batches"]),
+            unevaluated=tuple(document["unevaluated"]),
             versions=dict(document["versions"]),
         )
 

@@ -41,7 +41,8 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
         "checkpoints": CheckpointCache(bucket, settings.cache / "checkpoints", trainer().hotkey),
         "inference": Inference(
             HubTasks() if settings.tasks == "hub" else ShippedTasks(),
-            Sandbox(settings.reward_workers),
+            # A file evaluates one completion at a time, so none ever waits for another file's.
+            Sandbox(max(settings.reward_workers, settings.validation_workers)),
             _device(settings.generation_gpu),
             _device(settings.proof_gpu),
         ),

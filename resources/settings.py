@@ -169,6 +169,12 @@ class Settings:
         int,
         Setting(values.whole(1, 64), "2", "files validated at a time, at most 1.5 GiB each"),
     ]
+    evaluation_seconds: Annotated[
+        float,
+        Setting(
+            values.seconds, "120", "time to evaluate one miner's completions; others are refused"
+        ),
+    ]
     set_weights: Annotated[
         bool,
         Setting(values.yes_or_no, "no", "whether a validator's weights are sent to the chain"),
