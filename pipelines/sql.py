@@ -2,24 +2,20 @@
 
 import csv
 import json
-import math
 import re
-from datetime import date
 from enum import StrEnum
 
 import pyarrow as pa
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
-from rich.text import Text
 
 from windrow.pipelines.named_queries import named_queries, query_named
+from windrow.pipelines.printing import cell, plain
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
 from windrow.resources.settings import Settings
 
-CELL = 66
-"""Most characters of a value; a hash fits."""
 MEASURED = 100_000
 """A width that no table has."""
 
@@ -73,52 +69,26 @@ def print_query(out: Console, query: str, rows: int, form: Form) -> None:
         case Form.TABLE:
             _print_table(out, found, rows)
         case Form.JSON:
-            lines = (json.dumps(_plain(row), ensure_ascii=False) for row in found.to_pylist())
+            lines = (json.dumps(plain(row), ensure_ascii=False) for row in found.to_pylist())
             out.file.write("[" + ",\n ".join(lines) + "]\n")
         case Form.CSV:
             writer = csv.writer(out.file, lineterminator="\n")
             writer.writerow(found.column_names)
-            writer.writerows([_plain(v) for v in row.values()] for row in found.to_pylist())
+            writer.writerows([plain(v) for v in row.values()] for row in found.to_pylist())
 
 
 def _print_table(out: Console, found: pa.Table, rows: int) -> None:
     shown = found.slice(0, rows).to_pylist()
     table = Table(*found.column_names)
     for row in shown:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(cell(value) for value in row.values()))
     if Measurement.get(out, out.options.update(width=MEASURED), table).maximum <= out.width:
         out.print(table)
     else:  # too wide for this terminal: a record at a time, a column a line
         for row in shown:
             record = Table(show_header=False)
             for name, value in row.items():
-                record.add_row(name, _cell(value))
+                record.add_row(name, cell(value))
             out.print(record)
     if found.num_rows > rows:
         out.print(f"{rows} of {found.num_rows} rows; --rows shows more")
-
-
-def _cell(value: object) -> Text:
-    """A value as text that can neither style nor steer the terminal: some are from strangers."""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    text = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
-    return Text(text if len(text) <= CELL else f"{text[:CELL]}…")
-
-
-def _plain(value: object) -> object:
-    """A value that JSON and CSV can say: bytes as hex digits, NaN and infinities as text."""
-    match value:
-        case float() if not math.isfinite(value):
-            return str(value)
-        case bytes():
-            return value.hex()
-        case date():
-            return value.isoformat()
-        case dict():
-            return {name: _plain(part) for name, part in value.items()}
-        case list():
-            return [_plain(part) for part in value]
-        case _:
-            return value

@@ -1,14 +1,41 @@
 """A checkpoint's tokenizer, exactly as its tokenizer.json says."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from windrow.resources.model_config import InconsistentCheckpoint, read_json
+from windrow.resources.checkpoint_files import VerifiedCheckpoint
+from windrow.resources.model_config import InconsistentCheckpoint, read_config, read_json
 
 MAX_TEMPLATE_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """What a checkpoint can read and write, known without its weights.
+
+    vocab_size: rows of the embedding. max_context: most tokens of prompt and completion together.
+    """
+
+    tokenizer: PreTrainedTokenizerFast = field(repr=False)
+    vocab_size: int
+    max_context: int
+    eos_token_id: int
+
+
+def load_lexicon(checkpoint: VerifiedCheckpoint) -> Lexicon:
+    """Of a verified checkpoint. Raises UnsupportedModel, InconsistentCheckpoint."""
+    config = read_config(checkpoint.directory)
+    tokenizer = load_tokenizer(checkpoint.directory, config["vocab_size"])
+    return Lexicon(
+        tokenizer,
+        config["vocab_size"],
+        config["max_position_embeddings"],
+        tokenizer.eos_token_id,
+    )
 
 
 def load_tokenizer(directory: Path, vocab_size: int) -> PreTrainedTokenizerFast:

@@ -11,6 +11,7 @@ from windrow.resources.checkpoints import VerifiedCheckpoint
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is, not with the definitions
     from windrow.engine.verification import ModelVerifier
+    from windrow.resources.checkpoint_tokenizer import Lexicon
     from windrow.resources.models import LoadedCheckpoint
 
 
@@ -30,6 +31,7 @@ class Inference:
         self._proof_device = proof_device
         self._checkpoint: tuple[Path, str] | None = None
         self._loaded: dict[str, LoadedCheckpoint] = {}
+        self._lexicon: Lexicon | None = None
 
     def generator(self, checkpoint: VerifiedCheckpoint) -> Generator:
         """Samples from this checkpoint. Raises as `load_checkpoint`."""
@@ -54,14 +56,23 @@ class Inference:
         """The model that proves, with its dtype, attention, vocabulary and context."""
         return self._load(checkpoint, self._proof_device)
 
+    def lexicon(self, checkpoint: VerifiedCheckpoint) -> "Lexicon":
+        """The tokenizer and its limits; loads no weights. Raises as `load_lexicon`."""
+        from windrow.resources.checkpoint_tokenizer import load_lexicon
+
+        self._turn_to(checkpoint)
+        if self._lexicon is None:
+            self._lexicon = load_lexicon(checkpoint)
+        return self._lexicon
+
     def environment(self, checkpoint: VerifiedCheckpoint) -> Environment:
-        """The checkpoint's environment. Raises as `load_environment`."""
+        """The checkpoint's environment; loads no weights. Raises as `load_environment`."""
         metadata = checkpoint.metadata
         return load_environment(
             metadata.env_id,
             metadata.env_params,
             metadata.thinking_mode,
-            self._load(checkpoint, self._proof_device).tokenizer,
+            self.lexicon(checkpoint).tokenizer,
             self._tasks,
             self._sandbox,
         )
@@ -69,10 +80,15 @@ class Inference:
     def _load(self, checkpoint: VerifiedCheckpoint, device: str) -> "LoadedCheckpoint":
         from windrow.resources.models import load_checkpoint
 
-        identity = (checkpoint.directory, checkpoint.weights_hash)
-        if self._checkpoint != identity:
-            self._loaded.clear()
-            self._checkpoint = identity
+        self._turn_to(checkpoint)
         if device not in self._loaded:
             self._loaded[device] = load_checkpoint(checkpoint, device=device)
         return self._loaded[device]
+
+    def _turn_to(self, checkpoint: VerifiedCheckpoint) -> None:
+        """Forget what another checkpoint left."""
+        identity = (checkpoint.directory, checkpoint.weights_hash)
+        if self._checkpoint != identity:
+            self._loaded.clear()
+            self._lexicon = None
+            self._checkpoint = identity

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,15 +90,18 @@ class SharedBucket:
                 f"{found.info.key} was replaced while it was fetched; what is there now came after "
                 "the deadline check"
             )
-        return _inflated(data, found.info.key) if found.info.key.endswith(GZIP_SUFFIX) else data
+        return inflated(data, found.info.key) if found.info.key.endswith(GZIP_SUFFIX) else data
 
 
-def _inflated(data: bytes, key: str) -> bytes:
-    """A gzip object's content, never more than a window file may have."""
+def inflated(data: bytes, key: str) -> bytes:
+    """A gzip object's content, never more than a window file may have.
+
+    Raises UploadChanged, UploadTooLarge.
+    """
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             content = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UploadChanged(f"{key} is not gzip: {error}") from error
     if len(content) > MAX_FILE_BYTES:
         raise UploadTooLarge(f"{key} inflates to more than {MAX_FILE_BYTES} bytes")

@@ -1,6 +1,7 @@
 """What validators make of every file of a closed window, and what is true of it."""
 
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,11 +11,11 @@ import pyarrow as pa
 from windrow import WindrowError
 from windrow.assets.validation import verdict_rows as rows
 from windrow.assets.validation.memory import remember
+from windrow.assets.validation.reference import validation_context
 from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.engine.spool import DroppedGroup
 from windrow.engine.validation import FileVerdict, validate_file
-from windrow.engine.validation_inputs import ValidationContext
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.validation.uploads import UploadState
 from windrow.resources.beacon import BeaconSource
@@ -74,7 +75,7 @@ def verdicts(
     """Every check of every file the network would look at (grail-validation §3-§12).
 
     Files are checked side by side, `WINDROW_VALIDATION_WORKERS` at a time, so that one miner's
-    does not hold up another's. What goes wrong with one is that miner's row.
+    does not hold up another's. What goes wrong with one is that miner's row, and a fault.
     """
     window, validator = int(context.partition_key), wallet.hotkey
     with faults_kept(lake, window, validator, "verdicts", context.run.run_id) as faults:
@@ -84,7 +85,7 @@ def verdicts(
                 f"{chain.block()} now. Validate it once it has closed"
             )
         checkpoint = checkpoints.fetch(checkpoints.select(window))
-        model = inference.proof_model(checkpoint)
+        lexicon = inference.lexicon(checkpoint)
         environment, verifier = inference.environment(checkpoint), inference.verifier(checkpoint)
         opened, closed = beacon_source.beacon(window), beacon_source.beacon(window + WINDOW_BLOCKS)
         deadline = chain.deadline(window)
@@ -96,27 +97,22 @@ def verdicts(
         def look(hotkey: str) -> tuple[FileVerdict, dict[str, Any]]:
             began = time.perf_counter()
             data = miners.fetch(hotkey, found[hotkey])
-            inputs = ValidationContext(
-                hotkey=hotkey,
-                window=window,
-                block_hash=opened.block_hash,
-                miner_randomness=opened.randomness,
-                validator_randomness=closed.randomness,
+            inputs = validation_context(
+                hotkey,
+                opened,
+                checkpoint,
+                lexicon,
+                randomness=closed.randomness,
                 drand_round=closed.drand_round,
-                checkpoint_window=checkpoint.metadata.window,
-                weights_hash=checkpoint.weights_hash,
-                vocabulary=model.vocab_size,
-                max_context=model.max_context,
-                eos_token_id=model.eos_token_id,
-                policy=checkpoint.metadata.policy,
                 every_rollout=config.every_rollout,
+                evaluation_seconds=settings.evaluation_seconds,
             )
             verdict = validate_file(
                 pa.BufferReader(data), inputs, environment=environment, measure=verifier.measure
             )
             return verdict, rows.judged(verdict, data, time.perf_counter() - began)
 
-        validations, judged = [], []
+        validations, judged, lost = [], [], {}
         with ThreadPoolExecutor(settings.validation_workers) as pool:
             looks = {hotkey: pool.submit(look, hotkey) for hotkey in chosen}
             for hotkey, upload in found.items():
@@ -130,10 +126,13 @@ def verdicts(
                         verdict, seen = looks[hotkey].result()
                         judged.append((hotkey, verdict))
                         row |= seen
-                    except WindrowError as error:
-                        row["state"] = "missing"
-                        reason = type(error).__name__
-                        faults.append(DroppedGroup(WHOLE_WINDOW, "verdicts", reason, str(error)))
+                    except Exception as error:  # noqa: BLE001 - ends this miner's part alone
+                        said = f"{type(error).__name__}: {error}"
+                        row |= {"state": "unreadable", "network_reason": said}
+                        faults.append(DroppedGroup(WHOLE_WINDOW, "verdicts", hotkey, said))
+                        if not isinstance(error, WindrowError):
+                            context.log.error("".join(traceback.format_exception(error)))
+                            lost[hotkey] = said
                 validations.append(row)
         tables = rows.tables(window, judged, validations)
         for dataset, table in tables.items():
@@ -147,7 +146,7 @@ def verdicts(
         )
     return dg.MaterializeResult(
         metadata=rows.metadata(validations, tables["verdicts"], len(found)),
-        check_results=[rows.coverage(judged), replayed, rows.no_nan(tables["verdicts"])],
+        check_results=[rows.coverage(judged, lost), replayed, rows.no_nan(tables["verdicts"])],
     )
 
 

@@ -49,10 +49,15 @@ def sampled_rows(
         for group, rows in members.items()
     }
     ordered = sorted(members, key=digests.__getitem__)
-    count = min(max(1, int(len(ordered) * SPOT_CHECK_RATE)), MAX_CHECKED_GROUPS)
+    count = group_sample_size(len(ordered))
     seed = hashlib.sha256(f"{hotkey}:{randomness}".encode("utf-8", "surrogatepass")).digest()
     rng = random.Random(int.from_bytes(seed[:8], "big"))  # noqa: S311 - the protocol names it
     return np.array(sorted(row for g in rng.sample(ordered, count) for row in members[g]))
+
+
+def group_sample_size(groups: int) -> int:
+    """How many of a file's groups a validator checks where it samples them (§11.3)."""
+    return min(max(1, int(groups * SPOT_CHECK_RATE)), MAX_CHECKED_GROUPS)
 
 
 def miner_sample_size(

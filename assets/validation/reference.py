@@ -1,0 +1,40 @@
+"""What a miner's file of a window is held against."""
+
+from typing import TYPE_CHECKING
+
+from windrow.engine.validation_inputs import EVALUATION_SECONDS, ValidationContext
+from windrow.resources.beacon import Beacon
+from windrow.resources.checkpoints import VerifiedCheckpoint
+
+if TYPE_CHECKING:
+    from windrow.resources.checkpoint_tokenizer import Lexicon
+
+
+def validation_context(
+    hotkey: str,
+    opened: Beacon,
+    checkpoint: VerifiedCheckpoint,
+    lexicon: "Lexicon",
+    *,
+    randomness: str,
+    drand_round: int | None,
+    every_rollout: bool,
+    evaluation_seconds: float = EVALUATION_SECONDS,
+) -> ValidationContext:
+    """opened: beacon of the window. randomness, drand_round: R_v and the round mixed into it."""
+    return ValidationContext(
+        hotkey=hotkey,
+        window=opened.window_start,
+        block_hash=opened.block_hash,
+        miner_randomness=opened.randomness,
+        validator_randomness=randomness,
+        drand_round=drand_round,
+        checkpoint_window=checkpoint.metadata.window,
+        weights_hash=checkpoint.weights_hash,
+        vocabulary=lexicon.vocab_size,
+        max_context=lexicon.max_context,
+        eos_token_id=lexicon.eos_token_id,
+        policy=checkpoint.metadata.policy,
+        every_rollout=every_rollout,
+        evaluation_seconds=evaluation_seconds,
+    )
