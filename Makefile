@@ -7,7 +7,7 @@ export DAGSTER_HOME := $(CURDIR)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-model ui test conformance check bench clean
+.PHONY: help setup demo demo-model ui test conformance check bench soundness clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ check: $(READY)  ## ruff, mypy and import-linter
 
 bench: $(READY)  ## speed and memory ratios, each measured side by side in one run
 	$(BIN)/python -m benchmarks
+
+soundness: $(READY)  ## what each check lets through and turns away, measured; writes docs/soundness.md
+	$(BIN)/python -m benchmarks.soundness
 
 clean:  ## remove the environment and everything Windrow wrote here
 	rm -rf $(VENV) .windrow .pytest_cache .mypy_cache .ruff_cache build *.egg-info
