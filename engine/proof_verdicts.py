@@ -108,7 +108,7 @@ def check_proof(
         own = model.own_sketches[positions - claim.prompt_length]
         compared = check_sketches(own, claim.sketches[positions], positions)
         (strict if compared.network_verdict else faults).append(compared.reason)
-    if not _canonical(claim.randomness, context.miner_randomness):
+    if not canonical_randomness(claim.randomness, context.miner_randomness):
         strict.append("the sketches are made with other randomness than the window's")
     if agreement is not None:
         strict.append(agreement.sketches.reason)
@@ -158,7 +158,8 @@ def challenged(claim: Claim, context: ValidationContext) -> list[int]:
     )
 
 
-def _canonical(claimed: str | None, window: str | None) -> bool:
+def canonical_randomness(claimed: str | None, window: str | None) -> bool:
+    """Whether a commit names the window's randomness; true where that is not known."""
     if window is None:
         return True
     try:

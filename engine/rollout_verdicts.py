@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windrow.engine.claims import Claim
+from windrow.engine.modelless_verdicts import MODELLESS
 from windrow.engine.proof_scores import Calibration
 from windrow.engine.proof_verdicts import (
     Agreement,
@@ -113,8 +115,9 @@ def check_rollout(
 ) -> list[CheckResult]:
     """Every check that can be made with what was found, in the network's order.
 
-    calibration: limits of Windrow's own proof check; None without a model. A check that raises is
-    a failed one, as on the network (§8.0.7), with the error in its reason.
+    calibration: limits of Windrow's own proof check; None without a model, where its checks have
+    a result only if they fail all the same. A check that raises is a failed one, as on the network
+    (§8.0.7), with the error in its reason.
     """
     prompt, evaluation, model = findings.prompt, findings.evaluation, findings.model
     faults = admission_faults(claim, context)
@@ -146,6 +149,9 @@ def check_rollout(
         check("token_distribution_valid", lambda: _check_distribution(model))
     if isinstance(evaluation, Evaluation):
         check("success_matches", lambda: check_success(claim.success, evaluated=evaluation.success))
+    if model is None:
+        unaided = [_guarded(name, partial(run, claim, context)) for name, run in MODELLESS.items()]
+        results += [found for found in unaided if not found.windrow_verdict]
     if agreement is not None:
         results += [agreement.sketches, agreement.logprobs]
     return results
