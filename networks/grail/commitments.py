@@ -11,20 +11,26 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from windrow import WindrowError
 
 MAX_JSON_BYTES: Final = 4 * 1024 * 1024
 """Longest irregular text that is parsed: 256 bytes for each of 16384 tokens."""
 
-_SPACED: Final = ('[{"sketch": ', '}, {"sketch": ', "}]")
-_COMPACT: Final = ('[{"sketch":', '},{"sketch":', "}]")
+_SPACED: Final = ('{"sketch": ', ", ")
+_COMPACT: Final = ('{"sketch":', ",")
+"""What stands before a value, and between two entries."""
 
 _INTEGER: Final = r"(?:0|-?[1-9][0-9]{0,17})"
 _CANONICAL: Final = rf'\A\[\{{"sketch": {_INTEGER}\}}(?:, \{{"sketch": {_INTEGER}\}})*\]\z'
 """Canonical text with at least one entry, every integer certain to fit an int64."""
+
+_CERTAIN_DIGITS: Final = 18
+"""Integers of so many digits are certain to fit an int64."""
 
 _HASH_ROWS: Final = 256
 _INT64: Final = range(-(2**63), 2**63)
@@ -102,9 +108,10 @@ def commitments_hash(sketches: pa.ListArray) -> list[bytes]:
 
 def decode_spaced(texts: pa.StringArray) -> DecodedCommitments:
     """Values of the commitment texts of a window file. Never raises on any text."""
+    honest = _decode_honest(texts)
+    if honest is not None:
+        return DecodedCommitments(honest, {})
     canonical = pc.fill_null(pc.match_substring_regex(texts, _CANONICAL), False)
-    if pc.all(canonical).as_py():
-        return DecodedCommitments(_decode_canonical(texts), {})
     regular_rows = pc.indices_nonzero(canonical)
     other_rows = pc.indices_nonzero(pc.invert(canonical))
     lists: list[list[int] | None] = []
@@ -115,7 +122,7 @@ def decode_spaced(texts: pa.StringArray) -> DecodedCommitments:
         if problem is not None:
             irregular[row] = problem
     decoded = pa.concat_arrays(
-        [_decode_canonical(texts.take(regular_rows)), pa.array(lists, pa.list_(pa.int64()))]
+        [_integers(_split(texts.take(regular_rows))), pa.array(lists, pa.list_(pa.int64()))]
     )
     order = pc.array_sort_indices(pa.concat_arrays([regular_rows, other_rows]))
     return DecodedCommitments(decoded.take(order), irregular)
@@ -143,28 +150,68 @@ def parse_json(text: pa.StringScalar) -> tuple[Any, IrregularJson | None]:
         return None, IrregularJson(string, f"not JSON: {error}", is_json=False)
 
 
-def _encode(sketches: pa.ListArray, form: tuple[str, str, str]) -> pa.StringArray:
+def _encode(sketches: pa.ListArray, form: tuple[str, str]) -> pa.StringArray:
     values = sketches.flatten()
     if sketches.null_count or values.null_count:
         raise CommitmentsError(
             f"{sketches.null_count} rows and {values.null_count} positions have no sketch; "
             "every token needs one"
         )
-    opening, between, closing = form
-    offsets = pc.subtract(sketches.offsets, sketches.offsets[0])
-    digits = pa.ListArray.from_arrays(offsets, values.cast(pa.string()))
-    texts = pc.binary_join_element_wise(opening, pc.binary_join(digits, between), closing, "")
-    empty = pc.equal(pc.list_value_length(sketches), 0)
-    return pc.if_else(empty, "[]", texts) if pc.any(empty).as_py() else texts
+    before, between = form
+    # A true sketch has 28,449 possible values (§4.2), so each distinct entry is spelled once only.
+    distinct = values.dictionary_encode()
+    digits = distinct.dictionary.cast(pa.string())
+    spelled = pc.binary_join_element_wise(before, digits, "}" + between, "")
+    entries = spelled.take(distinct.indices)
+    # A row's entries now lie one after another in memory, its text but for the brackets.
+    first_entries = _starts(sketches) - _starts(sketches)[0]
+    row_starts = pa.py_buffer(_starts(entries)[first_entries])
+    rows = pa.Array.from_buffers(
+        pa.binary(), len(sketches), [None, row_starts, entries.buffers()[2]]
+    )
+    bodies = pc.binary_slice(rows, 0, -len(between)).view(pa.string())
+    return pc.binary_join_element_wise("[", bodies, "]", "")
 
 
-def _decode_canonical(texts: pa.StringArray) -> pa.ListArray:
-    """list<int64> of texts that all match _CANONICAL."""
-    opening, between, closing = _SPACED
-    bodies = pc.binary_slice(texts.cast(pa.binary()), len(opening), -len(closing))
-    digits = pc.split_pattern(bodies, between.encode())
-    values = digits.flatten().cast(pa.string()).cast(pa.int64())
-    return pa.ListArray.from_arrays(digits.offsets, values)
+def _decode_honest(texts: pa.StringArray) -> pa.ListArray | None:
+    """list<int64> of texts that are all spelled as an honest writer spells them; otherwise None.
+
+    Every byte is accounted for: separators are compared, and what stands between them has to be
+    a non-negative integer of at most _CERTAIN_DIGITS digits without a leading zero.
+    """
+    before, _ = _SPACED
+    framed = pc.and_(pc.starts_with(texts, "[" + before), pc.ends_with(texts, "}]"))
+    if texts.null_count or not pc.all(framed).as_py():
+        return None
+    digits = _split(texts)
+    starts = _starts(digits.values)
+    lengths = np.diff(starts)
+    if lengths.min(initial=1) < 1 or lengths.max(initial=1) > _CERTAIN_DIGITS:
+        return None
+    characters = np.frombuffer(digits.values.buffers()[2], np.uint8)[: starts[-1]]
+    leading_zero = (characters[starts[:-1]] == ord("0")) & (lengths > 1)
+    furthest_from_zero = (characters - np.uint8(ord("0"))).max(initial=0)
+    if furthest_from_zero > 9 or leading_zero.any():
+        return None
+    return _integers(digits)
+
+
+def _split(texts: pa.StringArray) -> pa.ListArray:
+    """list<string>: what stands where the integers do, in texts with both ends as in _CANONICAL."""
+    before, between = _SPACED
+    bodies = pc.binary_slice(texts.cast(pa.binary()), len("[" + before), -len("}]"))
+    return pc.split_pattern(bodies.view(pa.string()), "}" + between + before)
+
+
+def _integers(digits: pa.ListArray) -> pa.ListArray:
+    """list<int64> of list<string>, every string the digits of an int64."""
+    return pa.ListArray.from_arrays(digits.offsets, digits.flatten().cast(pa.int64()))
+
+
+def _starts(array: pa.StringArray | pa.ListArray) -> NDArray[np.int32]:
+    """Where each text or list starts in the bytes or values, and the last ends: int32 [n + 1]."""
+    offsets = np.frombuffer(array.buffers()[1], np.int32)
+    return offsets[array.offset : array.offset + len(array) + 1]
 
 
 def _decode_row(text: pa.StringScalar) -> tuple[list[int] | None, IrregularJson | None]:
