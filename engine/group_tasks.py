@@ -12,6 +12,7 @@ from windrow import WindrowError
 from windrow.engine.claims import Claim
 from windrow.engine.ports import Environment
 from windrow.engine.rollout_verdicts import BudgetSpent, Refused
+from windrow.engine.validation_inputs import ValidationContext
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
 from windrow.networks.grail.constants import MAX_COMPLETION_TOKENS
@@ -28,15 +29,13 @@ class GroupTasks:
     """The tasks of one miner's groups in one window, each derived once.
 
     faults: takes what this machine, not the miner, fails at; such prompts and evaluations are
-    missing. seconds: once evaluations took so long together, no other one is begun. unevaluated:
-    rows an earlier run did not evaluate; this one leaves out just these, however long it takes.
+    missing. unevaluated: rows an earlier run left out as its budget was spent; this one leaves out
+    just these, however long it takes.
     """
 
     environment: Environment
-    hotkey: str
-    block_hash: str
+    context: ValidationContext
     faults: list[str]
-    seconds: float
     unevaluated: Collection[int] | None = None
     _tasks: dict[int | None, tuple[Task, NDArray[np.int32]] | Refused | None] = field(
         default_factory=dict
@@ -54,15 +53,16 @@ class GroupTasks:
         have their turns. A completion that makes the environment raise is refused alone; None
         where the machine could not evaluate.
         """
+        budget = self.context.evaluation_seconds
         spent, known, found = 0.0, dict[tuple[int | None, bytes], Evaluated](), list[Evaluated]()
         for claim in claims:
             text = claim.place.rollout_group, claim.completion.tobytes()
             if self.unevaluated is None:
-                left_out = text not in known and spent >= self.seconds
+                left_out = text not in known and spent >= budget
             else:
                 left_out = claim.row in self.unevaluated
             if left_out:
-                found.append(BudgetSpent(self.seconds))
+                found.append(BudgetSpent(budget))
                 continue
             if text not in known:
                 began = time.monotonic()
@@ -80,7 +80,7 @@ class GroupTasks:
         try:
             (evaluation,) = self.environment.evaluate(task[0], [claim.completion])
         except WindrowError as error:
-            self.faults.append(f"task {task[0].id} could not be evaluated: {error}")
+            self._fault(f"task {task[0].id} could not be evaluated: {error}")
             return None
         except Exception as error:  # noqa: BLE001 - as the network: it fails the rollout (§8.6)
             _log.warning("Evaluating task %s raised", task[0].id, exc_info=True)
@@ -94,14 +94,20 @@ class GroupTasks:
 
     def _derive(self, group: int | None) -> tuple[Task, NDArray[np.int32]] | Refused | None:
         try:
-            task = self.environment.task(problem_seed(self.hotkey, self.block_hash, group))
+            task = self.environment.task(
+                problem_seed(self.context.hotkey, self.context.block_hash, group)
+            )
             return task, self.environment.prompt(task)
         except WindrowError as error:
-            self.faults.append(f"the task of group {group} could not be derived: {error}")
+            self._fault(f"the task of group {group} could not be derived: {error}")
             return None
         except Exception as error:  # noqa: BLE001 - as the network: it fails the rollout (§8.3)
             _log.warning("The task of group %s cannot be derived", group, exc_info=True)
             return Refused(f"the group has no task: {type(error).__name__}: {error!s:.200}")
+
+    def _fault(self, fault: str) -> None:
+        if fault not in self.faults:
+            self.faults.append(fault)
 
 
 def _legible(claim: Claim, vocabulary: int | None) -> bool:

@@ -121,7 +121,7 @@ def validate_file(
         window=context.window,
         block_hash=context.block_hash,
     )
-    sample = _network_sample(rollouts, file, context)
+    sample = _network_sample(rollouts, structure, file, context)
     rows = list(range(rollouts.num_rows)) if context.every_rollout else sample
     columns = RolloutColumns.of(rollouts.take(pa.array(rows, pa.int64())))
     claims = claims_of(columns, rows, file.irregular, context.hotkey)
@@ -200,14 +200,7 @@ def _look(
     prompts: list[np.ndarray | Refused | None] = [None] * count
     evaluations: list[Evaluated] = [None] * count
     answers = Answers([None] * count, None)
-    tasks = environment and GroupTasks(
-        environment,
-        context.hotkey,
-        context.block_hash,
-        faults,
-        context.evaluation_seconds,
-        unevaluated,
-    )
+    tasks = environment and GroupTasks(environment, context, faults, unevaluated)
     if tasks:
         prompts = [tasks.prompt(claim.place.rollout_group) for claim in claims]
     if measure:
@@ -235,14 +228,18 @@ def _look(
     return _Looked(by_row, answers, tuple(faults), left_out)
 
 
-def _network_sample(rollouts: pa.Table, file: WindowFile, context: ValidationContext) -> list[int]:
+def _network_sample(
+    rollouts: pa.Table, structure: pa.Table, file: WindowFile, context: ValidationContext
+) -> list[int]:
     """The rows the network looks at, ascending (§6); the first ones where it looks at none."""
+    first = list(range(min(rollouts.num_rows, MAX_SAMPLED_ROWS)))
+    if structure.num_rows:  # rejected before it is sampled (§5)
+        return first
     columns = RolloutColumns.of(rollouts)
     try:
-        sample = file_sample(columns, file.irregular, context.hotkey, context.validator_randomness)
+        return file_sample(columns, file.irregular, context.hotkey, context.validator_randomness)
     except CommitmentsError:  # the network cannot decode such a file, and samples nothing of it
-        sample = list(range(rollouts.num_rows))
-    return sample[:MAX_SAMPLED_ROWS]
+        return first
 
 
 def _outcome(

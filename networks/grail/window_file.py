@@ -25,6 +25,7 @@ from windrow.networks.grail.window_guards import (
     leaf_types,
     open_parquet,
     refuse_invalid_text,
+    refuse_long_rows,
     refuse_mistyped,
 )
 from windrow.networks.grail.window_schema import (
@@ -78,7 +79,8 @@ class WindowReader:
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Flat record batches of at most `rows` rows, in file order; may be drawn again.
 
-        Raises CorruptWindowFile on damaged data, MistypedWindowFile on text that is not UTF-8.
+        Raises CorruptWindowFile on damaged data, MistypedWindowFile on text that is not UTF-8,
+        OversizedWindowFile on a row longer than any rollout.
         """
         self.irregular.clear()
         first_row = 0
@@ -94,6 +96,7 @@ class WindowReader:
             refuse_mistyped(wire.schema)  # pages may name other columns than the schema
             refuse_invalid_text(wire, first_row)
             flat, irregular = wire_to_flat(wire, first_row=first_row)
+            refuse_long_rows(flat, first_row)
             self.irregular.extend(irregular)
             first_row += wire.num_rows
             yield flat

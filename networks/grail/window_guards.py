@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from windrow import WindrowError
@@ -25,6 +26,11 @@ MIN_PARQUET_BYTES: Final = 12
 MAX_ROWS: Final = 2**18
 MAX_COLUMNS: Final = 64
 MAX_ROW_GROUPS: Final = 2**12
+MAX_VALUES: Final = 2**26
+MAX_ROW_VALUES: Final = 2**17
+"""Tokens of a file and of one row. A full file of honest rows has some 4e7; no rollout is longer
+than the longest prompt and 8192 tokens."""
+
 MAX_EXPANDED_BYTES: Final = 3 * 2**29  # 1.5 GiB; a full 350 MiB file of honest rows takes 0.9
 EXPANSION_ALLOWANCE: Final = (256 * 2**20, 16)
 """A file may expand to the first number plus the second times its size, so that memory has to be
@@ -112,6 +118,21 @@ def refuse_invalid_text(batch: pa.RecordBatch, first_row: int) -> None:
             ) from error
 
 
+def refuse_long_rows(flat: pa.RecordBatch, first_row: int) -> None:
+    """Raise OversizedWindowFile where a row has more values than any rollout has tokens.
+
+    flat: FLAT_SCHEMA. What is made of a row grows with it, whatever few bytes it was stored in.
+    """
+    for name in ("tokens", "sketches", "token_logprobs"):
+        lengths = pc.list_value_length(flat.column(name))
+        longest = pc.max(lengths).as_py() or 0
+        if longest > MAX_ROW_VALUES:
+            row = first_row + pc.index(lengths, longest).as_py()
+            raise OversizedWindowFile(
+                f"window file row {row} has {longest} {name}; at most {MAX_ROW_VALUES} are read"
+            )
+
+
 def leaf_types(schema: pa.Schema) -> dict[str, pa.DataType]:
     """Types by dotted path, structs taken apart; names that occur twice in one place left out."""
     types: dict[str, pa.DataType] = {}
@@ -145,6 +166,14 @@ def _refuse_oversize(file: pa.NativeFile, footer: Footer) -> None:
     ):
         if not 0 <= count <= most:
             raise OversizedWindowFile(f"window file claims {count} {what}; at most {most} are read")
+    values: Counter[str] = Counter()
+    for column in footer.columns:
+        values[column.path] += column.values
+    if max(values.values(), default=0) > MAX_VALUES:
+        path, count = values.most_common(1)[0]
+        raise OversizedWindowFile(
+            f"window file claims {count} values in column {path}; at most {MAX_VALUES} are read"
+        )
     if sum(footer.group_rows) != footer.rows:
         raise corrupt("the row groups do not add up to the rows claimed")
     base, factor = EXPANSION_ALLOWANCE
