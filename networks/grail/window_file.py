@@ -7,6 +7,7 @@ that window_guards sets.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
@@ -40,6 +41,8 @@ Source: TypeAlias = str | PathLike[str] | bytes | BinaryIO
 """A path, the file's bytes, or a seekable binary file."""
 
 BATCH_ROWS: Final = 256
+DICTIONARY_BYTES: Final = 256 * 1024
+"""Room for 65,536 distinct tokens; log-probs, which hardly repeat, are soon written plain."""
 
 _T = TypeVar("_T")
 
@@ -86,20 +89,24 @@ class WindowReader:
         first_row = 0
         columns = sorted(leaf_types(WIRE_SCHEMA))
         wire_batches = self._parquet.iter_batches(rows, columns=columns, use_threads=False)
-        while True:
-            try:
-                wire = next(wire_batches, None)
-            except UNREADABLE as error:
-                raise corrupt(f"unreadable rows after row {first_row}", error) from error
-            if wire is None:
-                return
-            refuse_mistyped(wire.schema)  # pages may name other columns than the schema
-            refuse_invalid_text(wire, first_row)
-            flat, irregular = wire_to_flat(wire, first_row=first_row)
-            refuse_long_rows(flat, first_row)
-            self.irregular.extend(irregular)
-            first_row += wire.num_rows
-            yield flat
+        # While one batch is taken apart here, the next is decompressed; neither needs Python.
+        with ThreadPoolExecutor(1, "window-file-read-ahead") as ahead:
+            upcoming = ahead.submit(next, wire_batches, None)
+            while True:
+                try:
+                    wire = upcoming.result()
+                except UNREADABLE as error:
+                    raise corrupt(f"unreadable rows after row {first_row}", error) from error
+                if wire is None:
+                    return
+                upcoming = ahead.submit(next, wire_batches, None)
+                refuse_mistyped(wire.schema)  # pages may name other columns than the schema
+                refuse_invalid_text(wire, first_row)
+                flat, irregular = wire_to_flat(wire, first_row=first_row)
+                refuse_long_rows(flat, first_row)
+                self.irregular.extend(irregular)
+                first_row += wire.num_rows
+                yield flat
 
 
 def write_window_file(
@@ -138,6 +145,7 @@ def write_window_file(
         compression="zstd",
         compression_level=1,
         use_dictionary=True,
+        dictionary_pagesize_limit=DICTIONARY_BYTES,
         write_statistics=True,
         row_group_size=MAX_ROWS,
     )
