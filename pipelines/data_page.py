@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from windrow.pipelines.named_queries import named_queries
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.lake_schema import DATASETS, Dataset
+from windrow.resources.lake_summaries import SUMMARIES
 
 MARK = "<!-- From here on made by `python -m windrow.pipelines.data_page docs/data.md`. -->\n"
 
@@ -21,20 +22,24 @@ def updated(page: str) -> str:
 
 def reference() -> str:
     """Every table and every named query with its columns, Markdown."""
-    parts = ["\n## Tables\n"]
-    for dataset in DATASETS.values():
-        rows = [
-            (f"`{field.name}`", _type(str(field.type)), dataset.columns[field.name])
-            for field in dataset.schema
-        ]
-        parts.append(f"### {dataset.name}\n\n{_sentence(dataset.description)}\n")
-        parts.append(_table(("column", "type", "meaning"), rows))
+    parts = ["\n## Tables\n", *map(_columns, DATASETS.values())]
+    parts.append("## Summaries\n")
+    parts += [_columns(made.rows, f", made from {made.of}") for made in SUMMARIES.values()]
     parts.append("## Named queries\n")
     for query in named_queries().values():
         columns = [(f"`{column}`", meaning) for column, meaning in query.columns.items()]
         parts.append(f"### {query.name}\n\n{query.answers}\n")
         parts.append(_table(("column", "meaning"), columns))
     return "\n".join(parts)
+
+
+def _columns(rows: Dataset, origin: str = "") -> str:
+    table = [
+        (f"`{field.name}`", _type(str(field.type)), rows.columns[field.name])
+        for field in rows.schema
+    ]
+    about = rows.description[0].upper() + rows.description[1:] + origin
+    return f"### {rows.name}\n\n{about}.\n\n" + _table(("column", "type", "meaning"), table)
 
 
 def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -47,10 +52,6 @@ def _type(arrow: str) -> str:
     for name, plain in names.items():
         arrow = arrow.replace(name, plain)
     return arrow
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 if __name__ == "__main__":

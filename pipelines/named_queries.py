@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from windrow.resources.lake_files import LakeError
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.lake_summaries import TABLES
 
 
 class UnknownQuery(LakeError):
@@ -42,7 +42,7 @@ def query_named(name: str) -> NamedQuery:
     queries = named_queries()
     if name in queries:
         return queries[name]
-    close = difflib.get_close_matches(name, [*queries, *DATASETS], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, [*queries, *TABLES], n=1, cutoff=0.5)
     if not close:
         hint = f"There are {', '.join(queries)}"
     elif close[0] in queries:

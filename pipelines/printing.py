@@ -2,6 +2,7 @@
 
 import math
 from datetime import date
+from decimal import Decimal
 
 from rich.text import Text
 
@@ -23,6 +24,10 @@ def plain(value: object) -> object:
     match value:
         case float() if not math.isfinite(value):
             return str(value)
+        case None | bool() | int() | float() | str():
+            return value
+        case Decimal():  # DuckDB's sums of whole numbers are 128 bits wide
+            return int(value) if value == value.to_integral_value() else float(value)
         case bytes():
             return value.hex()
         case date():
@@ -32,4 +37,4 @@ def plain(value: object) -> object:
         case list() | tuple():
             return [plain(part) for part in value]
         case _:
-            return value
+            return str(value)

@@ -13,7 +13,7 @@ from rich.table import Table
 from windrow.pipelines.named_queries import named_queries, query_named
 from windrow.pipelines.printing import cell, plain
 from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.lake_summaries import TABLES
 from windrow.resources.settings import Settings
 
 MEASURED = 100_000
@@ -34,7 +34,7 @@ class Form(StrEnum):
 def list_all(out: Console) -> None:
     """Every table and every named query, a line each."""
     tables = Table("table", "rows", title="tables", title_justify="left")
-    for dataset in DATASETS.values():
+    for dataset in TABLES.values():
         tables.add_row(dataset.name, dataset.description)
     queries = Table("query", "answers", title="named queries", title_justify="left")
     for query in named_queries().values():
@@ -45,8 +45,8 @@ def list_all(out: Console) -> None:
 
 def list_columns(out: Console, name: str) -> None:
     """The columns of a table or of a named query. Raises UnknownQuery."""
-    if name in DATASETS:
-        dataset = DATASETS[name]
+    if name in TABLES:
+        dataset = TABLES[name]
         table = Table("column", "type", "meaning", title=f"{name}: {dataset.description}")
         for field in dataset.schema:
             table.add_row(field.name, str(field.type), dataset.columns[field.name])

@@ -8,7 +8,7 @@ a table with rows missing.
 import errno
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from windrow.resources.files import naming_disk_errors
 from windrow.resources.lake_files import LakeError, write_file
-from windrow.resources.lake_manifest import Manifest, Ranges
+from windrow.resources.lake_manifest import CompactedFile, Manifest, Ranges
 from windrow.resources.lake_schema import DATASETS, Dataset
+from windrow.resources.lake_summaries import SUMMARIES, Summary
 from windrow.resources.locks import file_lock
 
 CATALOGUE = "catalogue.duckdb"
@@ -139,19 +140,29 @@ def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _views(root: Path, manifest: Manifest) -> list[str]:
-    """The SQL of every dataset's view."""
+    """The SQL of every dataset's and every summary's view."""
     statements = []
     for dataset in DATASETS.values():
-        statements.append(f"CREATE VIEW {dataset.name} AS {_view(root, dataset, manifest)}")
-        statements.append(f"COMMENT ON VIEW {dataset.name} IS {_quoted(dataset.description)}")
-        statements += [
-            f'COMMENT ON COLUMN {dataset.name}."{name}" IS {_quoted(meaning)}'
-            for name, meaning in dataset.columns.items()
-        ]
+        files = manifest.files(dataset.name)
+        statements += _described(dataset, _rows(root, dataset, manifest, files))
+    for summary in SUMMARIES.values():
+        statements += _described(summary.rows, _summarised(root, summary, manifest))
     return statements
 
 
-def _view(root: Path, dataset: Dataset, manifest: Manifest) -> str:
+def _described(rows: Dataset, select: str) -> list[str]:
+    return [
+        f"CREATE VIEW {rows.name} AS {select}",
+        f"COMMENT ON VIEW {rows.name} IS {_quoted(rows.description)}",
+        *(
+            f'COMMENT ON COLUMN {rows.name}."{name}" IS {_quoted(meaning)}'
+            for name, meaning in rows.columns.items()
+        ),
+    ]
+
+
+def _rows(root: Path, dataset: Dataset, manifest: Manifest, merged: Iterable[CompactedFile]) -> str:
+    """SELECT every row of the small files, and of these merged ones."""
     columns = ", ".join(f'"{name}"' for name in dataset.columns)
     compacted = manifest.files(dataset.name)
     inside = " OR ".join(_within(file.windows) for file in compacted) or "false"
@@ -162,12 +173,26 @@ def _view(root: Path, dataset: Dataset, manifest: Manifest) -> str:
         f"SELECT {columns} FROM read_parquet({each_window}, union_by_name = true, "  # noqa: S608
         f"hive_partitioning = true, hive_types = {{'window_start': BIGINT}}) WHERE NOT ({inside})",
     ]
-    parts += [
-        f"SELECT * FROM read_parquet({_quoted(root / file.path)}, hive_partitioning = false) "  # noqa: S608
-        f"WHERE {_within(file.windows)}"
-        for file in compacted
-    ]
+    parts += [_merged(root, file.path, file.windows) for file in merged]
     return " UNION ALL BY NAME ".join(parts)
+
+
+def _summarised(root: Path, summary: Summary, manifest: Manifest) -> str:
+    """SELECT the summaries of the merged files, and that of the rows that have none yet."""
+    plain, parts = [], []
+    for file in manifest.files(summary.of):
+        path = summary.beside(file.path)
+        if path in file.summaries:
+            parts.append(_merged(root, path, file.windows))
+        else:
+            plain.append(file)
+    rows = _rows(root, DATASETS[summary.of], manifest, plain)
+    return " UNION ALL BY NAME ".join([summary.over(f"({rows})"), *parts])
+
+
+def _merged(root: Path, path: str, windows: Ranges) -> str:
+    file = _quoted(root / path)
+    return f"SELECT * FROM read_parquet({file}, hive_partitioning = false) WHERE {_within(windows)}"  # noqa: S608
 
 
 def _within(windows: Ranges) -> str:

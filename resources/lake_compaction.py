@@ -34,6 +34,7 @@ from windrow.resources.lake_manifest import (
     without,
 )
 from windrow.resources.lake_schema import DATASETS, Dataset
+from windrow.resources.lake_summaries import write_summaries
 from windrow.resources.locks import file_lock
 
 WINDOWS_PER_FILE = 240
@@ -140,9 +141,9 @@ def write_into_compacted(
 
         rest = without(old.windows, window)
         files = [file for file in manifest.files(dataset.name) if file != old]
-        files += [CompactedFile(old.path, rest)] if rest else []
+        files += [CompactedFile(old.path, rest, old.summaries)] if rest else []
         folder = window_folder(root, dataset.name, window).relative_to(root)
-        _switch(root, manifest, dataset, files, [] if rest else [old.path], alive=folder)
+        _switch(root, manifest, dataset, files, [] if rest else list(old.paths), alive=folder)
         publish(root)
         return True
 
@@ -162,14 +163,16 @@ def _compact_day(root: Path, dataset: Dataset, first: int) -> Compaction | None:
             return None
         path = f"{dataset.name}/compacted/{first}-{last}.{manifest.generation + 1}.parquet"
         parts = _merge(root, dataset, path, list(seen), old)
+        summaries = write_summaries(root, dataset.name, path)
         with file_lock(root / STRUCTURE_LOCK):
             # A file written or replaced meanwhile is not in the merged one: merge again.
             if _identities(root, dataset, free) != seen:
                 continue
             files = [file for file in manifest.files(dataset.name) if file not in old]
-            files.append(CompactedFile(path, to_ranges(part.window for part in parts)))
+            windows = to_ranges(part.window for part in parts)
+            files.append(CompactedFile(path, windows, summaries))
             dropped = [str(small.relative_to(root)) for small in seen]
-            dropped += [file.path for file in old]
+            dropped += [path for file in old for path in file.paths]
             _switch(root, manifest, dataset, files, dropped)
         rows = sum(part.rows for part in parts)
         return Compaction(dataset.name, first, len(seen), rows, (root / path).stat().st_size)
@@ -260,7 +263,8 @@ def _sweep(root: Path, grace_seconds: float) -> None:
         replace(manifest, garbage=kept).save(root)
 
     known = {entry.path for entry in manifest.garbage}
-    known |= {file.path for files in manifest.compacted.values() for file in files}
+    merged = [file for files in manifest.compacted.values() for file in files]
+    known |= {path for file in merged for path in file.paths}
     for path in root.glob("*/compacted/*.parquet"):
         if str(path.relative_to(root)) not in known:
             path.unlink()

@@ -48,10 +48,19 @@ def _windows(first: int, last: int) -> range:
 
 @dataclass(frozen=True)
 class CompactedFile:
-    """path: relative to the lake. windows: those of its rows that count."""
+    """path: relative to the lake. windows: those of its rows that count.
+
+    summaries: files beside it, as lake_summaries names them, relative to the lake.
+    """
 
     path: str
     windows: Ranges
+    summaries: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that comes and goes with it."""
+        return (self.path, *self.summaries)
 
     def holds(self, window: int) -> bool:
         """Whether the window's rows are read from here."""
@@ -85,7 +94,9 @@ class Manifest:
                 {
                     dataset: tuple(
                         CompactedFile(
-                            _inside(f["path"]), tuple((int(a), int(b)) for a, b in f["windows"])
+                            _inside(f["path"]),
+                            tuple((int(a), int(b)) for a, b in f["windows"]),
+                            tuple(_inside(path) for path in f.get("summaries", ())),
                         )
                         for f in files
                     )

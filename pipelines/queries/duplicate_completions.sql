@@ -6,20 +6,9 @@
 -- shared: rollouts whose completion another miner has in this window too
 -- shared_share: shared over rollouts
 -- miners: how many other miners share one
-WITH twice AS (
-    -- Few completions are there twice: find those first, then whose they are.
-    SELECT window_start, digest
-    FROM completions
-    GROUP BY window_start, digest
-    HAVING count(*) > 1
-),
-held AS (
-    SELECT window_start, digest, hotkey, count(*) AS copies
-    FROM completions SEMI JOIN twice USING (window_start, digest)
-    GROUP BY window_start, digest, hotkey
-),
-spread AS (
-    SELECT *, count(*) OVER (PARTITION BY window_start, digest) > 1 AS elsewhere FROM held
+WITH spread AS (
+    SELECT *, count(*) OVER (PARTITION BY window_start, digest) > 1 AS elsewhere
+    FROM repeated_completions
 ),
 by_file AS (
     SELECT

@@ -9,33 +9,24 @@
 -- mean_margin: mean distance within the threshold
 -- least_margin: the smallest; negative is beyond the threshold
 -- change: mean_margin less that of the window before on the same backend
-WITH by_file AS (
-    SELECT
-        window_start, hotkey, "check",
-        count(margin) AS verdicts,
-        count_if(NOT windrow_verdict) AS failed,
-        sum(margin) AS margins,
-        min(margin) AS least_margin
-    FROM verdicts
-    WHERE margin IS NOT NULL
-    GROUP BY window_start, hotkey, "check"
-),
-backends AS (
+WITH backends AS (
     -- A file that two validators checked has its verdicts once: they share a backend then.
-    SELECT window_start, hotkey, any_value(dtype) AS dtype, any_value(device) AS device,
+    SELECT
+        window_start, hotkey, any_value(dtype) AS dtype, any_value(device) AS device,
         any_value(attention) AS attention
     FROM validations
     GROUP BY window_start, hotkey
 )
 SELECT
     window_start, "check", dtype, device, attention,
-    sum(verdicts)::BIGINT AS verdicts,
-    sum(failed)::BIGINT AS failed,
-    sum(margins) / sum(verdicts) AS mean_margin,
-    min(least_margin) AS least_margin,
+    sum(compared)::BIGINT AS verdicts,
+    sum(windrow_failed)::BIGINT AS failed,
+    sum(margin_sum) / sum(compared) AS mean_margin,
+    min(check_totals.least_margin) AS least_margin,
     mean_margin - lag(mean_margin) OVER (
         PARTITION BY "check", dtype, device, attention ORDER BY window_start
     ) AS change
-FROM by_file LEFT JOIN backends USING (window_start, hotkey)
+FROM check_totals LEFT JOIN backends USING (window_start, hotkey)
+WHERE compared > 0
 GROUP BY window_start, "check", dtype, device, attention
 ORDER BY window_start DESC, "check", dtype, device, attention

@@ -20,18 +20,11 @@ WITH missed AS (
     LEFT JOIN uploads u USING (window_start, hotkey)
     LEFT JOIN submissions s USING (window_start, hotkey)
     WHERE u.on_time IS NOT TRUE
-),
-lost AS (
-    SELECT
-        window_start, hotkey, count(*) AS rollouts,
-        count(DISTINCT hash(tokens[prompt_length + 1:])) AS unique_rollouts
-    FROM rollouts SEMI JOIN missed USING (window_start, hotkey)
-    GROUP BY window_start, hotkey
 )
 SELECT
     window_start, hotkey, missed, seconds_late, stopped_by,
     coalesce(rollouts, 0) AS rollouts,
     coalesce(unique_rollouts, 0) AS unique_rollouts,
     loop_seconds
-FROM missed LEFT JOIN lost USING (window_start, hotkey)
+FROM missed LEFT JOIN rollout_totals USING (window_start, hotkey)
 ORDER BY window_start DESC, hotkey

@@ -7,15 +7,7 @@
 -- rollouts_per_second: rollouts over busy_seconds
 -- mean_group_seconds: mean time from a group's start to its end in the stage, over all runs
 -- slowest_group_seconds: the longest such time
-WITH made AS (
-    SELECT
-        window_start, hotkey,
-        avg(generation_seconds) AS mean_generation, max(generation_seconds) AS most_generation,
-        avg(reward_seconds) AS mean_reward, max(reward_seconds) AS most_reward
-    FROM rollouts
-    GROUP BY window_start, hotkey
-),
-proved AS (
+WITH proved AS (
     SELECT window_start, hotkey, avg(proof_seconds) AS mean_proof, max(proof_seconds) AS most_proof
     FROM proofs
     GROUP BY window_start, hotkey
@@ -24,14 +16,15 @@ stages AS (
     SELECT
         window_start, hotkey, finished * 16::BIGINT AS rollouts,
         unnest([
-            {'stage': 'generation', 'busy': generation_seconds, 'mean': mean_generation,
-             'most': most_generation},
-            {'stage': 'reward', 'busy': reward_seconds, 'mean': mean_reward, 'most': most_reward},
+            {'stage': 'generation', 'busy': generation_seconds, 'mean': mean_generation_seconds,
+             'most': most_generation_seconds},
+            {'stage': 'reward', 'busy': reward_seconds, 'mean': mean_reward_seconds,
+             'most': most_reward_seconds},
             {'stage': 'proof', 'busy': proof_seconds, 'mean': mean_proof, 'most': most_proof},
             {'stage': 'loop', 'busy': seconds, 'mean': group_seconds, 'most': NULL}
         ]) AS s
     FROM window_runs
-    LEFT JOIN made USING (window_start, hotkey)
+    LEFT JOIN rollout_totals USING (window_start, hotkey)
     LEFT JOIN proved USING (window_start, hotkey)
 )
 SELECT

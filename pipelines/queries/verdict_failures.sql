@@ -10,11 +10,12 @@
 SELECT
     "check", severity, reason,
     count(*) AS failed,
-    count_if(NOT network_verdict) AS network_failed,
+    count(*) FILTER (NOT network_verdict) AS network_failed,
     count(DISTINCT window_start) AS windows,
     count(DISTINCT hotkey) AS miners,
     max(window_start) AS last_window
 FROM verdicts
-WHERE NOT windrow_verdict OR NOT network_verdict
+-- What the network refuses, Windrow refuses too.
+WHERE NOT windrow_verdict
 GROUP BY "check", severity, reason
 ORDER BY failed DESC, "check", severity, reason

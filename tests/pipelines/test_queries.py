@@ -43,6 +43,7 @@ def test_every_query_says_what_it_answers_and_what_its_columns_are(lake: Lake) -
         found = lake.query(query.sql)
         assert list(query.columns) == found.column_names, query.name
         assert found.num_rows == 0
+        assert not any(pa.types.is_decimal(kind) for kind in found.schema.types), query.name
 
 
 def test_every_query_says_the_same_of_a_compacted_lake(lake: Lake) -> None:

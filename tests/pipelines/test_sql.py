@@ -63,7 +63,7 @@ def test_an_unknown_name_is_refused_with_the_closest(lake: Lake, arguments: list
 QUERY = (
     "SELECT 1 AS a, 'x,\"y' AS b, NULL AS c, 'NaN'::FLOAT AS d, [1, 2] AS e,"
     " '\\x00\\xFF'::BLOB AS f, TIMESTAMP '2024-01-02 03:04:05' AS g,"
-    " {'h': [1e400]} AS i FROM range(250)"
+    " {'h': [1e400]} AS i, sum(7::BIGINT) OVER () AS j, TIME '01:02:03' AS k FROM range(250)"
 )
 
 
@@ -72,7 +72,7 @@ def test_json_has_every_row_and_every_type(lake: Lake) -> None:
     assert len(rows) == 250
     assert rows[0] == {
         "a": 1, "b": 'x,"y', "c": None, "d": "nan", "e": [1, 2], "f": "00ff",
-        "g": "2024-01-02T03:04:05", "i": {"h": ["inf"]},
+        "g": "2024-01-02T03:04:05", "i": {"h": ["inf"]}, "j": 1750, "k": "01:02:03",
     }  # fmt: skip
     assert json.loads(windrow_sql("drop_reasons", "--json")) == []
 
@@ -80,7 +80,7 @@ def test_json_has_every_row_and_every_type(lake: Lake) -> None:
 def test_csv_has_every_row_under_its_headings(lake: Lake) -> None:
     rows = list(csv.reader(io.StringIO(windrow_sql(QUERY, "--csv"))))
     assert len(rows) == 251
-    assert rows[0] == list("abcdefgi")
+    assert rows[0] == list("abcdefgijk")
     assert rows[1][:4] == ["1", 'x,"y', "", "nan"]
     assert rows[1][5:7] == ["00ff", "2024-01-02T03:04:05"]
 

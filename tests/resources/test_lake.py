@@ -11,6 +11,7 @@ import pytest
 from tests.support.disks import run_on_failing_disks
 from tests.support.lake_rows import rows_of
 from tests.support.processes import run_together
+from windrow.resources import lake_files
 from windrow.resources.lake import Lake
 from windrow.resources.lake_catalogue import QueryFailed, QueryRefused
 from windrow.resources.lake_files import (
@@ -119,6 +120,23 @@ def test_rows_must_have_the_columns_of_their_dataset(lake: Lake) -> None:
     assert not lake.exists("faults", 60)
     lake.write("faults", 60, "hk", rows.select(list(reversed(rows.column_names))))
     assert lake.read("faults", 60).equals(rows)
+
+
+def test_row_groups_are_as_large_as_fits_in_memory(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row_groups(window: int, rows: pa.Table) -> list[int]:
+        metadata = pq.read_metadata(lake.write("rollouts", window, "hk", rows))
+        return [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+
+    monkeypatch.setattr(lake_files, "ROW_GROUP_BYTES", 1_000_000)
+    monkeypatch.setattr(lake_files, "ROW_GROUP_ROWS", 1000)
+    assert row_groups(60, rows_of("rollouts", 60, 2500, tokens=[1])) == [1000, 1000, 500]
+    long = rows_of("rollouts", 90, 25, tokens=list(range(25_000)))
+    assert row_groups(90, long) == [8, 8, 9]
+    assert row_groups(120, rows_of("rollouts", 120, 2, tokens=list(range(500_000)))) == [1, 1]
+    assert row_groups(150, rows_of("rollouts", 150, 0)) == []
+    assert lake.read("rollouts", 90).equals(long)
 
 
 def test_an_older_file_reads_with_nulls_for_new_columns(lake: Lake) -> None:
@@ -258,6 +276,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.support.lake_rows import rows_of
+from windrow.resources import lake_files
 from windrow.resources.lake import Lake
 
 number, root = int(sys.argv[1]), Path(sys.argv[2])
@@ -285,6 +304,7 @@ def test_a_race_to_write_one_window_has_one_winner(lake: Lake) -> None:
 import sys
 from pathlib import Path
 from tests.support.lake_rows import rows_of
+from windrow.resources import lake_files
 from windrow.resources.lake import Lake
 from windrow.resources.lake_files import LakeFileExists
 
@@ -308,6 +328,7 @@ import random
 import pytest
 from tests.support.lake_rows import rows_of
 from windrow.resources.files import DiskFull, PathRefused
+from windrow.resources import lake_files
 from windrow.resources.lake import Lake
 
 read_only_lake = Lake(read_only / "lake")

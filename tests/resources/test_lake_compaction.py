@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.lake_rows import rows_of
 from tests.support.processes import ENVIRONMENT, run_together
-from windrow.resources import lake_compaction
+from windrow.resources import lake_compaction, lake_files
 from windrow.resources.lake import Lake
 from windrow.resources.lake_files import LakeFileDamaged, LakeFileExists
 from windrow.resources.lake_manifest import Manifest, to_ranges, without
@@ -149,11 +149,14 @@ def test_what_was_merged_stays_for_those_who_read_it(lake: Lake) -> None:
         assert len(opened_after.execute(ROWS).fetchall()) == 12
 
 
-def test_a_window_of_a_merged_file_is_found_by_its_statistics(lake: Lake) -> None:
+def test_a_window_of_a_merged_file_is_found_by_its_statistics(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lake_files, "ROW_GROUP_ROWS", 64)
     for window in range(0, 30 * 40, 30):
-        lake.write("rollouts", window, "hk", rows_of("rollouts", window, 1024, tokens=[window]))
+        lake.write("faults", window, "hk", rows_of("faults", window, 64))
     lake.compact(before=DAY, grace_seconds=0)
-    (path,) = lake.root.glob("rollouts/compacted/*.parquet")
+    (path,) = merged(lake)
     with duckdb.connect() as connection:
         groups = connection.execute(
             "SELECT count(*) FROM parquet_metadata(?) WHERE path_in_schema = 'window_start' "
