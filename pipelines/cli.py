@@ -84,6 +84,56 @@ def sql(
         print_query(out, query, rows, form)
 
 
+@app.command()
+def verify(
+    files: Annotated[list[str], typer.Argument(help="window files: paths or s3://BUCKET/KEY")],
+    model: Annotated[
+        bool, typer.Option(help="ask the checkpoint's model too, or make all other checks only")
+    ] = True,
+    every: Annotated[
+        bool, typer.Option("--all", help="check every rollout, not only the network's sample")
+    ] = False,
+    randomness: Annotated[
+        str | None, typer.Option(help="R_v as hex; default: the closed window's, else drawn")
+    ] = None,
+    hotkey: Annotated[
+        str | None, typer.Option(help="owner; default: of the file's name, else of its header")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="first block; default: of the name, else of the header")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
+    """What the network would do with window files, and what is true of them.
+
+    Exit status 0: accepted by the network and by Windrow. 1: refused by either. 2: a file could
+    not be verified.
+    """
+    from windrow.pipelines.verify import Options, Verifier, exit_status
+    from windrow.pipelines.verify_report import print_json, print_page
+
+    verifier = Verifier.embedded(Options(model, every, randomness, hotkey, window))
+    reports = []
+    for file in files:
+        reports.append(verifier.judge(file))
+        if not as_json:
+            print_page(out, reports[-1])
+    if as_json:
+        print_json(out, reports)
+    raise typer.Exit(exit_status(reports))
+
+
+@app.command()
+def explain(
+    window: Annotated[str, typer.Argument(help="first block of a validated window")],
+    hotkey: Annotated[str, typer.Argument(help="a miner; default: your own")] = "",
+) -> None:
+    """What became of a miner's window: verdicts, score, weight, ban, and what to change."""
+    from windrow.pipelines.explain_page import show
+
+    show(out, window, hotkey)
+
+
 def main() -> None:
     """Run the command; a WindrowError is a message and exit status 2, never a traceback."""
     load_dotenv(Path.cwd() / ".env")  # as Dagster does; what is set already wins

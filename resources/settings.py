@@ -165,6 +165,14 @@ class Settings:
             values.whole(0, WINDOW_BLOCKS - 1), "3", "blocks kept free before the window closes"
         ),
     ]
+    verify_submission: Annotated[
+        bool,
+        Setting(
+            values.yes_or_no,
+            "no",
+            "whether a window file is put to the full verifier, model included, before its upload",
+        ),
+    ]
     validation_workers: Annotated[
         int,
         Setting(values.whole(1, 64), "2", "files validated at a time, at most 1.5 GiB each"),

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from windrow import WindrowError
 from windrow.assets.window import submission_rows as rows
 from windrow.assets.window.faults import faults_kept
+from windrow.assets.window.full_verifier import FULL_VERIFIER, full_verifier
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.self_checks import CHECKS, Reference, check_results
 from windrow.assets.window.stored import (
@@ -23,36 +24,61 @@ from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.submission_checks import check_file_size
 from windrow.networks.grail.window_file import read_window_file, write_window_file
 from windrow.networks.grail.window_guards import WindowFileError
+from windrow.resources.beacon import Beacon
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.files import published
 from windrow.resources.inference import Inference
 from windrow.resources.lake import Lake
+from windrow.resources.settings import Settings
 from windrow.resources.wallet import Wallet
+
+
+class SubmissionConfig(dg.Config):
+    """verify: put the file to the full verifier; so does WINDROW_VERIFY_SUBMISSION=yes."""
+
+    verify: bool = False
 
 
 class NothingToSubmit(WindrowError):
     """Every group of a window breaks a rule."""
 
 
-@dg.asset(
+@dg.multi_asset(
+    name="submission",
+    specs=[
+        dg.AssetSpec(
+            "submission",
+            deps=["rollouts", "proofs"],
+            group_name="window",
+            kinds={"parquet"},
+            description="The signed window file, without groups that a validator would refuse.",
+        )
+    ],
     partitions_def=windows,
-    group_name="window",
-    deps=["rollouts", "proofs"],
-    kinds={"parquet"},
+    can_subset=True,  # so that the full verifier need not report where nobody asked for it
     check_specs=[
         dg.AssetCheckSpec(name, asset="submission", blocking=True, description=description)
         for name, description in CHECKS.items()
+    ]
+    + [
+        dg.AssetCheckSpec(
+            FULL_VERIFIER,
+            asset="submission",
+            description="all that a validator checks, on every rollout; only where it is asked for",
+        )
     ],
 )
 def submission(
     context: dg.AssetExecutionContext,
+    config: SubmissionConfig,
+    settings: dg.ResourceParam[Settings],
     chain: dg.ResourceParam[Chain],
     checkpoints: dg.ResourceParam[CheckpointCache],
     inference: dg.ResourceParam[Inference],
     lake: dg.ResourceParam[Lake],
     wallet: dg.ResourceParam[Wallet],
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """The file that would be uploaded, without the groups that a validator would refuse.
 
     A group that breaks a rule is left out whole, with the reason kept as a row. What is left is
@@ -110,10 +136,17 @@ def submission(
         summary = rows.summary(window, hotkey, written.rollouts, path, len(refused))
         lake.write("submissions", window, hotkey, summary, run_id=context.run.run_id, replace=True)
         current = checkpoints.select(window)
-    yield dg.MaterializeResult(
-        metadata=rows.summary_metadata(summary, flat),
-        check_results=check_results(violations, checkpoint.metadata.window, current),
-    )
+        results = check_results(violations, checkpoint.metadata.window, current)
+        if config.verify or settings.verify_submission:
+            opened = Beacon(**{name: beacon[name] for name in Beacon.__dataclass_fields__})
+            results.append(full_verifier(path, hotkey, opened, checkpoint, inference))
+    chosen = {key.name for key in context.selected_asset_check_keys}
+    results = [found for found in results if found.check_name in chosen]
+    if context.selected_asset_keys:
+        metadata = rows.summary_metadata(summary, flat)
+        yield dg.MaterializeResult("submission", metadata=metadata, check_results=results)
+    else:  # a person runs checks alone
+        yield from results
 
 
 def _holds(path: Path, flat: pa.Table, reference: Reference) -> bool:

@@ -1,0 +1,62 @@
+"""The whole verifier over a miner's own file: an asset check that costs a second forward pass."""
+
+import hashlib
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.compute as pc
+
+from windrow.assets.validation.reference import validation_context
+from windrow.engine.validation import validate_file
+from windrow.resources.beacon import Beacon
+from windrow.resources.checkpoints import VerifiedCheckpoint
+from windrow.resources.inference import Inference
+
+FULL_VERIFIER = "full_verifier"
+SHOWN = 20
+
+
+def stand_in_randomness(miner_randomness: str) -> str:
+    """R_v for a file whose window is still open: 64 hex digits, the same each time it is asked."""
+    return hashlib.sha256(f"windrow full verifier:{miner_randomness}".encode()).hexdigest()
+
+
+def full_verifier(
+    path: Path, hotkey: str, opened: Beacon, checkpoint: VerifiedCheckpoint, inference: Inference
+) -> dg.AssetCheckResult:
+    """Every check on every rollout of a written file, as a validator with this checkpoint makes it.
+
+    It only warns: positions opened by the true R_v are others, and the file is the miner's own.
+    """
+    randomness = stand_in_randomness(opened.randomness)
+    context = validation_context(
+        hotkey,
+        opened,
+        checkpoint,
+        inference.lexicon(checkpoint),
+        randomness=randomness,
+        drand_round=None,
+        every_rollout=True,
+    )
+    verdict = validate_file(
+        path,
+        context,
+        environment=inference.environment(checkpoint),
+        measure=inference.verifier(checkpoint).measure,
+    )
+    refused = verdict.verdicts.filter(pc.invert(verdict.verdicts["windrow_verdict"]))
+    passed = verdict.windrow_accepts and not verdict.faults and not verdict.skipped
+    return dg.AssetCheckResult(
+        check_name=FULL_VERIFIER,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "network_accepts": verdict.network_accepts,
+            "windrow_accepts": verdict.windrow_accepts,
+            "results": verdict.verdicts.num_rows,
+            "refused": refused.num_rows,
+            "first": dg.MetadataValue.json(refused.slice(0, SHOWN).to_pylist()),
+            "not_checked": dg.MetadataValue.json([*verdict.skipped, *verdict.faults]),
+            "randomness": randomness,
+        },
+    )
