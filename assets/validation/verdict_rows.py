@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from windrow import WindrowError
 from windrow.assets.window.plots import margins_plot
 from windrow.engine.ports import Environment
 from windrow.engine.replay import replay
@@ -142,12 +143,14 @@ def metadata(
     }
 
 
-def coverage(verdicts: Sequence[tuple[str, FileVerdict]]) -> dg.AssetCheckResult:
-    """Whether every check could be made on every rollout looked at."""
-    missing = {
+def coverage(
+    verdicts: Sequence[tuple[str, FileVerdict]], lost: Mapping[str, str]
+) -> dg.AssetCheckResult:
+    """Whether every check could be made on every rollout looked at. lost: errors by miner."""
+    missing = dict[str, Any](lost) | {
         hotkey: [*verdict.skipped, *verdict.faults]
         for hotkey, verdict in verdicts
-        if verdict.faults or (verdict.outcome and verdict.skipped)
+        if verdict.faults or (verdict.replay.sampled_groups and verdict.skipped)
     }
     return dg.AssetCheckResult(
         check_name="coverage",
@@ -171,10 +174,20 @@ def replayed(
     verifier: "ModelVerifier",
     weights_hash: str,
 ) -> dg.AssetCheckResult:
-    """Run the first file's verdict again from what was stored, and compare bits."""
-    for hotkey, verdict in verdicts[:1]:
+    """Run one file's verdict again from what was stored, and compare bits.
+
+    An accepted file's where there is one. One that its miner replaced meanwhile fails the check.
+    """
+    for hotkey, verdict in sorted(verdicts, key=lambda named: not named[1].network_accepts)[:1]:
         stored = ReplayInputs.from_json(verdict.replay.to_json())
-        source = pa.BufferReader(fetch(hotkey))
+        try:
+            source = pa.BufferReader(fetch(hotkey))
+        except WindrowError as error:
+            return dg.AssetCheckResult(
+                check_name="replay",
+                passed=False,
+                metadata={"miner": hotkey, "reason": str(error)},
+            )
         again = replay(
             source,
             stored,
