@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from windrow import WindrowError
-from windrow.kernels.logprobs import ACCELERATOR_BLOCK, CPU_BLOCK, Block
+from windrow.kernels.logprobs import ACCELERATOR_BLOCK, CPU_BLOCK, Block, row_totals
 
 _UNSEEN: Final = torch.iinfo(torch.int64).max
 
@@ -168,7 +168,7 @@ def _chosen(
             column = column.clamp(0, own.shape[1] - 1).unsqueeze(1)
             for index, transform in enumerate(transforms):
                 scores = transform(own, rows, entries)
-                totals[index].append(torch.logsumexp(scores, dim=1))
+                totals[index].append(row_totals(scores))
                 picked = scores.gather(1, column).squeeze(1)
                 chosen[index] = torch.where(inside, picked, chosen[index])
         for index, logprobs in enumerate(found):

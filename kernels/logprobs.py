@@ -1,5 +1,6 @@
 """Log-probabilities of chosen tokens straight from hidden states (grail-protocol §6.3)."""
 
+import math
 from typing import Final, NamedTuple
 
 import torch
@@ -22,6 +23,9 @@ CPU_BLOCK: Final = Block(rows=512, vocabulary=1024)
 ACCELERATOR_BLOCK: Final = Block(rows=4096, vocabulary=8192)
 """128 MiB of float32 logits: matrix products large enough for a GPU. Plain matmul is all
 there is to gain there, since the head product dwarfs the sum over its result."""
+
+
+_LOG2_E: Final = math.log2(math.e)
 
 
 class LogprobInputError(WindrowError):
@@ -62,13 +66,24 @@ def _row_logprobs(
     for start in range(0, len(head), width):
         part = slice(start, start + width)
         logits = linear(hidden, head[part], None if bias is None else bias[part]).float()
-        totals.append(torch.logsumexp(logits, dim=1))
+        totals.append(row_totals(logits))
         column = targets - start
         inside = (column >= 0) & (column < logits.shape[1])
         picked = logits.gather(1, column.clamp(0, logits.shape[1] - 1).unsqueeze(1)).squeeze(1)
         chosen = torch.where(inside, picked, chosen)
     # Joining all blocks at once rounds once; a running logsumexp would round at every block.
     return chosen - torch.logsumexp(torch.stack(totals), dim=0)
+
+
+def row_totals(logits: Tensor) -> Tensor:
+    """logsumexp of every row, float32 [N] from float32 [N, V].
+
+    Powers of two are several times faster than powers of e on a CPU; they round differently by
+    less than 1e-6 in a log-prob.
+    """
+    highest = logits.amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).min)
+    powers = (logits - highest).mul_(_LOG2_E).exp2_()
+    return powers.sum(dim=1).log_() + highest.squeeze(1)
 
 
 def _check(hidden: Tensor, head: Tensor, targets: Tensor) -> None:
