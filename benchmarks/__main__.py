@@ -17,8 +17,8 @@ HEADINGS = ("benchmark", "ours", "plain", "unit", "ratio", "target", "")
 
 
 def names() -> list[str]:
-    """Every module here that has something to run."""
-    found = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+    """Every module here that has something to run; folders are studies, run by themselves."""
+    found = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.ispkg]
     return [name for name in found if name not in {"__main__", "ratio"}]
 
 

@@ -1,0 +1,65 @@
+"""The study's own machinery, on one group of the demo's model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.soundness.claims import Claims
+from benchmarks.soundness.forgeries import chosen_randomness
+from benchmarks.soundness.judging import judge, scores_of, within
+from benchmarks.soundness.provers import Oracle, as_proofs, prove_while_decoding
+from benchmarks.soundness.statistics import lower_bound, upper_bound
+from benchmarks.soundness.world import World
+from windrow.engine.proof_scores import CONSERVATIVE
+
+LIMITS = CONSERVATIVE["float32"]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.load()
+
+
+@pytest.fixture(scope="module")
+def oracle(world: World) -> Oracle:
+    return Oracle(world, world.loaded.model, [chosen_randomness()])
+
+
+@pytest.fixture(scope="module")
+def honest(world: World, oracle: Oracle) -> Claims:
+    rollouts = world.sample([0], groups=[0])
+    proofs = as_proofs(rollouts, oracle.own(rollouts, world.policy))
+    return Claims(rollouts, *proofs, world.randomness, rollouts.miners)
+
+
+def test_honest_rollouts_pass_even_when_proved_while_decoding(
+    world: World, oracle: Oracle, honest: Claims
+) -> None:
+    sketches, logprobs = prove_while_decoding(world, world.loaded.model, honest.rollouts)
+    decoded = honest.changed(sketches=sketches, logprobs=logprobs)
+    judged = judge(decoded, world, oracle)
+    assert judged.network.all()
+    assert judged.windrow.all()
+    assert judged.windrow_files.all()
+    assert within(scores_of(decoded, oracle.own(honest.rollouts, world.policy)), LIMITS).all()
+
+
+@pytest.mark.parametrize("chosen_beacon", [False, True])
+def test_the_network_accepts_zero_sketches_and_windrow_does_not(
+    world: World, oracle: Oracle, honest: Claims, chosen_beacon: bool
+) -> None:
+    forged = honest.changed(sketches=tuple(np.zeros_like(s) for s in honest.sketches))
+    if chosen_beacon:
+        forged = replace(forged, randomness=chosen_randomness())
+    judged = judge(forged, world, oracle)
+    assert judged.network.all()
+    assert judged.windrow.any() != chosen_beacon  # a beacon that is not the window's is enough
+    assert not within(scores_of(forged, oracle.own(honest.rollouts, world.policy)), LIMITS).any()
+
+
+def test_bounds_are_clopper_pearson() -> None:
+    assert upper_bound(0, 3072) == pytest.approx(1 - 0.05 ** (1 / 3072))
+    assert upper_bound(5, 100) == pytest.approx(0.10225, abs=1e-5)
+    assert lower_bound(5, 100) == pytest.approx(0.01991, abs=1e-5)
+    assert (upper_bound(7, 7), lower_bound(0, 7)) == (1.0, 0.0)
