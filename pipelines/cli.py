@@ -69,6 +69,9 @@ def sql(
     rows: Annotated[int, typer.Option(min=1, help="most rows of the printed table")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="print every row as JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print every row as CSV")] = False,
+    lake: Annotated[
+        str, typer.Option(help="s3://BUCKET/PREFIX of a copied lake; default: this machine's")
+    ] = "",
 ) -> None:
     """Query the lake with DuckDB, read-only, while runs go on."""
     from windrow.pipelines.sql import Form, list_all, list_columns, print_query
@@ -81,7 +84,7 @@ def sql(
     elif names:
         list_columns(out, query)
     else:
-        print_query(out, query, rows, form)
+        print_query(out, query, rows, form, lake)
 
 
 @app.command()

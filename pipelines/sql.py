@@ -13,6 +13,7 @@ from rich.table import Table
 from windrow.pipelines.named_queries import named_queries, query_named
 from windrow.pipelines.printing import cell, plain
 from windrow.resources.lake import Lake
+from windrow.resources.lake_bucket import BucketLake, S3Access
 from windrow.resources.lake_summaries import TABLES
 from windrow.resources.settings import Settings
 
@@ -58,13 +59,18 @@ def list_columns(out: Console, name: str) -> None:
     out.print(table)
 
 
-def print_query(out: Console, query: str, rows: int, form: Form) -> None:
+def print_query(out: Console, query: str, rows: int, form: Form, bucket: str = "") -> None:
     """What a query finds: its name or its SQL. As a table, the first `rows` rows.
+
+    bucket: s3:// URL of a lake; default: the lake of the settings.
 
     Raises UnknownQuery, and LakeError for one that DuckDB refuses.
     """
     sql = query_named(query).sql if _NAME.fullmatch(query) else query
-    found = Lake(Settings.read().lake).query(sql)
+    if bucket:
+        found = BucketLake(bucket, S3Access.from_environment()).query(sql)
+    else:
+        found = Lake(Settings.read().lake).query(sql)
     match form:
         case Form.TABLE:
             _print_table(out, found, rows)

@@ -8,7 +8,7 @@ a table with rows missing.
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from windrow.resources.files import naming_disk_errors
 from windrow.resources.lake_files import LakeError, write_file
 from windrow.resources.lake_manifest import CompactedFile, Manifest, Ranges
 from windrow.resources.lake_schema import DATASETS, Dataset
-from windrow.resources.lake_summaries import SUMMARIES, Summary
+from windrow.resources.lake_summaries import NO_DOWNLOADS, SUMMARIES, TABLES, Summary
 from windrow.resources.locks import file_lock
 
 CATALOGUE = "catalogue.duckdb"
@@ -43,7 +43,7 @@ def generation_file(dataset: str, generation: int) -> str:
 
 def edition(root: Path) -> str:
     """Tells catalogues apart that show the same manifest: a moved lake, other columns."""
-    return sha256("\n".join(_views(root, Manifest())).encode()).hexdigest()
+    return sha256("\n".join(view_statements(root, Manifest())).encode()).hexdigest()
 
 
 def publish(root: Path) -> None:
@@ -61,10 +61,10 @@ def publish(root: Path) -> None:
         try:
             with duckdb.connect(temporary) as connection:
                 about = (
-                    f"CREATE VIEW catalogue AS SELECT {_quoted(edition(root))} AS edition, "
+                    f"CREATE VIEW catalogue AS SELECT {quoted(edition(root))} AS edition, "
                     f"{manifest.generation}::BIGINT AS generation"
                 )
-                statements = ["BEGIN", about, *_views(root, manifest), "COMMIT"]
+                statements = ["BEGIN", about, *view_statements(root, manifest), "COMMIT"]
                 connection.execute(";\n".join(statements))
                 # Closing would do this too, but says nothing when it fails.
                 connection.execute("CHECKPOINT")
@@ -84,7 +84,7 @@ def published_edition(root: Path) -> tuple[str, int] | None:
     if not (root / CATALOGUE).exists():
         return None
     with duckdb.connect() as connection:
-        connection.execute(f"ATTACH {_quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
+        connection.execute(f"ATTACH {quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
         row = connection.execute("SELECT edition, generation FROM lake.catalogue").fetchone()
     return None if row is None else (row[0], row[1])
 
@@ -94,11 +94,18 @@ def query(root: Path, sql: str, parameters: Sequence[object]) -> pa.Table:
 
     Raises QueryRefused, QueryFailed.
     """
+    return select(lambda: _connect(root), sql, parameters)
+
+
+def select(
+    connect: Callable[[], duckdb.DuckDBPyConnection], sql: str, parameters: Sequence[object]
+) -> pa.Table:
+    """Run one SELECT on a locked connection to a lake. Raises QueryRefused, QueryFailed."""
     attempts = ATTEMPTS
     while True:
         attempts -= 1
-        with _connect(root) as connection:
-            _require_select(connection, sql)
+        with connect() as connection:
+            require_select(connection, sql)
             try:
                 return connection.execute(sql, parameters).to_arrow_table()
             except duckdb.PermissionException as error:
@@ -114,22 +121,23 @@ def query(root: Path, sql: str, parameters: Sequence[object]) -> pa.Table:
 def _connect(root: Path) -> duckdb.DuckDBPyConnection:
     # A database of its own in memory: DuckDB shares one opened by path between threads, and a
     # shared one would keep showing the catalogue that was there first.
-    connection = duckdb.connect(
-        config={
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "temp_directory": str(root / ".spill"),
-        }
-    )
-    connection.execute(f"ATTACH {_quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
+    config = NO_DOWNLOADS | {"temp_directory": str(root / ".spill")}
+    connection = duckdb.connect(config=config)
+    connection.execute(f"ATTACH {quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
     connection.execute("USE lake")
-    connection.execute(f"SET allowed_directories = [{_quoted(root)}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
+    lock_to(connection, str(root))
     return connection
 
 
-def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def lock_to(connection: duckdb.DuckDBPyConnection, root: str) -> None:
+    """Leave nothing but the lake in a connection's reach, for good."""
+    connection.execute(f"SET allowed_directories = [{quoted(root)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Raises QueryRefused for anything but one SELECT, QueryFailed for what is no SQL."""
     # The lake's own folder is in reach, so COPY … TO could write there.
     try:
         statements = connection.extract_statements(sql)
@@ -139,35 +147,41 @@ def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise QueryRefused("Give exactly one SELECT; the lake is not changed by queries.")
 
 
-def _views(root: Path, manifest: Manifest) -> list[str]:
-    """The SQL of every dataset's and every summary's view."""
+def view_statements(
+    root: Path | str, manifest: Manifest, names: Container[str] = TABLES
+) -> list[str]:
+    """The SQL of the views of datasets and summaries, all of them or those named."""
     statements = []
     for dataset in DATASETS.values():
-        files = manifest.files(dataset.name)
-        statements += _described(dataset, _rows(root, dataset, manifest, files))
+        if dataset.name in names:
+            files = manifest.files(dataset.name)
+            statements += _described(dataset, _rows(root, dataset, manifest, files))
     for summary in SUMMARIES.values():
-        statements += _described(summary.rows, _summarised(root, summary, manifest))
+        if summary.name in names:
+            statements += _described(summary.rows, _summarised(root, summary, manifest))
     return statements
 
 
 def _described(rows: Dataset, select: str) -> list[str]:
     return [
         f"CREATE VIEW {rows.name} AS {select}",
-        f"COMMENT ON VIEW {rows.name} IS {_quoted(rows.description)}",
+        f"COMMENT ON VIEW {rows.name} IS {quoted(rows.description)}",
         *(
-            f'COMMENT ON COLUMN {rows.name}."{name}" IS {_quoted(meaning)}'
+            f'COMMENT ON COLUMN {rows.name}."{name}" IS {quoted(meaning)}'
             for name, meaning in rows.columns.items()
         ),
     ]
 
 
-def _rows(root: Path, dataset: Dataset, manifest: Manifest, merged: Iterable[CompactedFile]) -> str:
+def _rows(
+    root: Path | str, dataset: Dataset, manifest: Manifest, merged: Iterable[CompactedFile]
+) -> str:
     """SELECT every row of the small files, and of these merged ones."""
     columns = ", ".join(f'"{name}"' for name in dataset.columns)
     compacted = manifest.files(dataset.name)
     inside = " OR ".join(_within(file.windows) for file in compacted) or "false"
-    generation = _quoted(root / generation_file(dataset.name, manifest.generation))
-    each_window = _quoted(root / dataset.name / "window_start=*" / "*.parquet")
+    generation = quoted(f"{root}/{generation_file(dataset.name, manifest.generation)}")
+    each_window = quoted(f"{root}/{dataset.name}/window_start=*/*.parquet")
     parts = [
         f"SELECT {columns} FROM read_parquet({generation}, hive_partitioning = false)",  # noqa: S608
         f"SELECT {columns} FROM read_parquet({each_window}, union_by_name = true, "  # noqa: S608
@@ -177,7 +191,7 @@ def _rows(root: Path, dataset: Dataset, manifest: Manifest, merged: Iterable[Com
     return " UNION ALL BY NAME ".join(parts)
 
 
-def _summarised(root: Path, summary: Summary, manifest: Manifest) -> str:
+def _summarised(root: Path | str, summary: Summary, manifest: Manifest) -> str:
     """SELECT the summaries of the merged files, and that of the rows that have none yet."""
     plain, parts = [], []
     for file in manifest.files(summary.of):
@@ -190,8 +204,8 @@ def _summarised(root: Path, summary: Summary, manifest: Manifest) -> str:
     return " UNION ALL BY NAME ".join([summary.over(f"({rows})"), *parts])
 
 
-def _merged(root: Path, path: str, windows: Ranges) -> str:
-    file = _quoted(root / path)
+def _merged(root: Path | str, path: str, windows: Ranges) -> str:
+    file = quoted(f"{root}/{path}")
     return f"SELECT * FROM read_parquet({file}, hive_partitioning = false) WHERE {_within(windows)}"  # noqa: S608
 
 
@@ -200,5 +214,6 @@ def _within(windows: Ranges) -> str:
     return f"({' OR '.join(spans) or 'false'})"
 
 
-def _quoted(text: str | Path) -> str:
+def quoted(text: str | Path) -> str:
+    """A text as SQL writes it."""
     return "'" + str(text).replace("'", "''") + "'"

@@ -88,7 +88,15 @@ class Manifest:
         """The lake's manifest; an empty one before the first compaction."""
         path = root / MANIFEST
         try:
-            document = json.loads(path.read_bytes())
+            return cls.parse(path.read_bytes(), path)
+        except FileNotFoundError:
+            return cls()
+
+    @classmethod
+    def parse(cls, content: bytes | str, where: Path | str) -> Self:
+        """A manifest from its JSON. Raises LakeFileDamaged, which names where it was."""
+        try:
+            document = json.loads(content)
             return cls(
                 int(document["generation"]),
                 {
@@ -104,11 +112,9 @@ class Manifest:
                 },
                 tuple(Garbage(_inside(g["path"]), float(g["since"])) for g in document["garbage"]),
             )
-        except FileNotFoundError:
-            return cls()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LakeFileDamaged(
-                f"{path} is damaged ({error!r}). Restore it from a backup: it says which windows "
+                f"{where} is damaged ({error!r}). Restore it from a backup: it says which windows "
                 "live in compacted files."
             ) from error
 

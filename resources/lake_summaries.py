@@ -17,6 +17,11 @@ import pyarrow as pa
 from windrow.resources.lake_files import LakeError, write_file
 from windrow.resources.lake_schema import DATASETS, Dataset
 
+NO_DOWNLOADS: Final[dict[str, str | bool | int | float | list[str]]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+"""Settings of a DuckDB that fetches no extension by itself."""
 MEMORY_LIMIT: Final = "2GB"
 """Beyond it, making a summary spills to the lake's disk."""
 
@@ -63,9 +68,7 @@ def write_summaries(root: Path, dataset: str, merged: str) -> tuple[str, ...]:
 
 
 def _made(root: Path, summary: Summary, merged: str) -> Iterator[pa.RecordBatch]:
-    config = {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
+    config = NO_DOWNLOADS | {
         "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(root / ".spill"),
     }

@@ -1,0 +1,136 @@
+"""A lake in a bucket, read-only: DuckDB over s3:// with the httpfs extension from its wheel.
+
+`aws s3 sync lake s3://bucket/prefix`, or any tool that copies files, puts a lake there whole.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Self
+from urllib.parse import urlsplit
+
+import duckdb
+import pyarrow as pa
+
+from windrow.resources.lake_catalogue import (
+    lock_to,
+    quoted,
+    require_select,
+    select,
+    view_statements,
+)
+from windrow.resources.lake_files import LakeError
+from windrow.resources.lake_manifest import MANIFEST, Manifest
+from windrow.resources.lake_summaries import NO_DOWNLOADS
+from windrow.resources.secret import Secret
+
+_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)*")
+
+
+# There is no folder to spill to: a query that needs more memory than there is fails.
+_SETTINGS = NO_DOWNLOADS | {"allow_persistent_secrets": "false", "max_temp_directory_size": "0KiB"}
+
+
+@dataclass(frozen=True)
+class S3Access:
+    """How to reach S3. endpoint: URL of a server that is not Amazon's."""
+
+    key_id: str
+    secret: Secret
+    token: Secret | None
+    region: str
+    endpoint: str | None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """The variables every S3 tool reads: AWS_ACCESS_KEY_ID and its kin. Raises LakeError."""
+        wanted = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        if missing := [name for name in wanted if not environment.get(name)]:
+            raise LakeError(f"A lake on s3:// needs {' and '.join(missing)} in the environment.")
+        endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+        url = urlsplit(endpoint or "https://s3")
+        if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/"):
+            raise LakeError("AWS_ENDPOINT_URL must be http(s)://host or http(s)://host:port.")
+        token = environment.get("AWS_SESSION_TOKEN")
+        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+        return cls(
+            environment["AWS_ACCESS_KEY_ID"],
+            Secret(environment["AWS_SECRET_ACCESS_KEY"]),
+            Secret(token) if token else None,
+            region or "us-east-1",
+            endpoint,
+        )
+
+
+class BucketLake:
+    """The lake at an s3:// URL."""
+
+    def __init__(self, url: str, access: S3Access) -> None:
+        """Raises LakeError for a URL that names no folder of a bucket."""
+        self._url = url.rstrip("/")
+        self._access = access
+        if not _URL.fullmatch(self._url):
+            raise LakeError(f"{url[:200]!r} is no lake: give s3://BUCKET or s3://BUCKET/PREFIX.")
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """Run one SELECT over the views; nothing but the lake is in its reach.
+
+        Raises QueryRefused, QueryFailed, LakeError, LakeFileDamaged.
+        """
+        return select(lambda: self._connect(sql), sql, parameters)
+
+    def _connect(self, sql: str) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(config=_SETTINGS)
+        require_select(connection, sql)
+        # Making a view reads the footers of its files, so only what the query names is made.
+        # Its words tell; DuckDB's own list of them opens files before anything is locked.
+        names = set(re.findall(r"\w+", sql.lower()))
+        try:
+            connection.execute(f"LOAD {quoted(_extension())}")
+            self._authorise(connection)
+            for statement in view_statements(self._url, self._manifest(connection), names):
+                connection.execute(statement)
+        except duckdb.Error as error:
+            raise LakeError(f"There is no readable lake at {self._url}: {error}") from error
+        lock_to(connection, f"{self._url}/")
+        return connection
+
+    def _authorise(self, connection: duckdb.DuckDBPyConnection) -> None:
+        # Bound, so that no statement's text holds a secret.
+        access = self._access
+        values = {
+            "key": access.key_id,
+            "secret": access.secret.reveal(),
+            "region": access.region,
+            "scope": f"{self._url}/",
+        }
+        options = "TYPE s3, KEY_ID $key, SECRET $secret, REGION $region, SCOPE $scope"
+        if access.token is not None:
+            values["token"] = access.token.reveal()
+            options += ", SESSION_TOKEN $token"
+        if access.endpoint is not None:
+            url = urlsplit(access.endpoint)
+            values["endpoint"] = url.netloc
+            options += ", ENDPOINT $endpoint, URL_STYLE 'path'"
+            options += f", USE_SSL {str(url.scheme == 'https').lower()}"
+        connection.execute(f"CREATE SECRET lake ({options})", values)
+
+    def _manifest(self, connection: duckdb.DuckDBPyConnection) -> Manifest:
+        found = connection.execute(
+            "SELECT content FROM read_text(?) WHERE filename = ?",
+            [f"{self._url}/*.json", f"{self._url}/{MANIFEST}"],
+        ).fetchone()
+        return Manifest() if found is None else Manifest.parse(found[0], f"{self._url}/{MANIFEST}")
+
+
+def _extension() -> str:
+    folder = files("duckdb_extension_httpfs") / "extensions" / f"v{duckdb.__version__}"
+    path = folder / "httpfs.duckdb_extension"
+    if not path.is_file():
+        raise LakeError(
+            f"The httpfs extension of DuckDB {duckdb.__version__} is not installed: "
+            f"pip install duckdb-extension-httpfs=={duckdb.__version__}"
+        )
+    return str(path)
