@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from windrow.kernels.logprobs import Block, LogprobInputError, chosen_logprobs
+from windrow.kernels.logprobs import Block, LogprobInputError, chosen_logprobs, row_totals
 
 
 def random_case(
@@ -79,3 +79,12 @@ def test_misfits_are_named() -> None:
     ):
         with pytest.raises(LogprobInputError):
             chosen_logprobs(*wrong)
+
+
+def test_row_totals_are_logsumexp_whatever_the_magnitudes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(60, 300, generator=generator) * torch.logspace(-3, 4, 60)[:, None]
+    logits[3, 7] = logits[4, :] = -torch.inf
+    expected = torch.logsumexp(logits.double(), dim=1).float()
+    torch.testing.assert_close(row_totals(logits), expected, rtol=1e-6, atol=2e-6)
+    assert row_totals(torch.tensor([[1.0, torch.nan], [torch.inf, 0.0]])).isfinite().sum() == 0

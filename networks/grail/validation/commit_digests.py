@@ -25,7 +25,7 @@ class CommitDigests:
     """SHA-256 of every row's commit as the network renders it (`sampling.commit_digest`)."""
 
     def __init__(self, columns: RolloutColumns, irregular: Sequence[IrregularText]) -> None:
-        """Raises nothing; a row whose text is not JSON has no digest (see `__call__`)."""
+        """columns, irregular: of the whole file."""
         self._columns = columns
         self._irregular = {(text.row, text.column): text.json for text in irregular}
 
