@@ -39,6 +39,7 @@ LOOKED_AT = {
     "late": "no: the upload came after the deadline",
     "bad_size": "no: a file of this size is not fetched",
     "missing": "no: the file was gone, or was replaced while it was fetched",
+    "unfinished": "yes, but this machine could not check all of it: it counts for nothing",
     "unreadable": "yes, but nothing of the file could be read",
 }
 
@@ -50,8 +51,8 @@ def show(out: Console, window: str, hotkey: str) -> None:
     print_story(out, story(Lake(settings.lake), window, hotkey or own, own))
 
 
-def print_story(out: Console, told: Story) -> None:
-    """The page of one miner's window."""
+def print_story(out: Console, told: Story, *, brief: bool = False) -> None:
+    """The page of one miner's window. brief: of the checks, only those that fail."""
     out.print(Text.assemble((f"window {told.window}, miner ", "bold"), cell(told.hotkey)))
     for label, text in _upload(told):
         _line(out, label, text)
@@ -62,7 +63,11 @@ def print_story(out: Console, told: Story) -> None:
         for label, text in _verdicts(told):
             _line(out, label, text)
     if told.verdicts.num_rows:
-        out.print(checks_table(by_check(told.verdicts)))
+        summaries = by_check(told.verdicts)
+        failing = [summary for summary in summaries if not summary.passed]
+        _line(out, "checks", f"{len(summaries) - len(failing)} of {len(summaries)} pass")
+        if failing or not brief:
+            out.print(checks_table(failing if brief else summaries))
         for row in failures(told.verdicts, SHOWN_EACH):
             _line(out, "fails", failure_line(row))
     for label, text in (*_score(told), *_weight(told), *_ban(told), *_advice(told)):
@@ -150,11 +155,11 @@ def _weight(told: Story) -> Iterator[tuple[str, str | Text]]:
     checked, available = weight["windows_checked"], weight["windows_available"]
     share = weight["cap_share"]
     cap = weight["extrapolated"] / share if share else MAINNET.cap
-    yield "weight", f"{weight['unique_sum']} unique rollouts in {checked} checked windows of late"
+    yield "weight", f"{weight['unique_sum']} unique rollouts in {checked} checked, recent window(s)"
     if checked:
-        yield "", f"* {available} windows with an upload / {checked} checked"
+        yield "", f"* {available} window(s) with an upload / {checked} checked"
     failed = not weight["extrapolated"] and weight["unique_sum"]
-    why = ", as a window of late has failed" if failed else ""
+    why = ", as a recent window has failed" if failed else ""
     yield "", f"= {weight['extrapolated']:,.6g} rollouts{why}"
     yield "", f"/ cap of {cap:,.0f} = {share:.4g} of it"
     yield "", f"^ {weight['exponent']:g} = {weight['raw_score']:.4g} raw score"

@@ -188,7 +188,7 @@ _DATASETS = (
             "validator": (_TEXT, "hotkey that validated"),
             "state": (
                 _TEXT,
-                "checked, not_selected, banned, late, bad_size, missing or unreadable",
+                "checked, unfinished, not_selected, banned, late, bad_size, missing, unreadable",
             ),
             "key": (_TEXT, "object that was looked at"),
             "etag": (_TEXT, "its entity tag"),

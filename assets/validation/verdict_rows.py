@@ -49,9 +49,11 @@ def judged(verdict: FileVerdict, data: bytes, seconds: float) -> dict[str, Any]:
     """What a verdict adds to a miner's validations row."""
     replay, outcome = verdict.replay, verdict.outcome
     context, forward = replay.context, replay.forward
-    metrics = vars(outcome.metrics) if outcome else dict.fromkeys(METRICS)
+    state = _state(verdict)
+    counted = outcome is not None and state == "checked"
+    metrics = vars(outcome.metrics) if counted else dict.fromkeys(METRICS)
     return {
-        "state": "checked" if outcome else "unreadable",
+        "state": state,
         "sha256": hashlib.sha256(data).hexdigest(),
         "block_hash": context.block_hash,
         "randomness": context.validator_randomness,
@@ -74,6 +76,14 @@ def judged(verdict: FileVerdict, data: bytes, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         **metrics,
     }
+
+
+def _state(verdict: FileVerdict) -> str:
+    """A file that this machine could not check to the end counts for nothing, either way."""
+    if verdict.outcome is None:
+        return "unreadable"
+    unfinished = verdict.faults and not verdict.outcome.metrics.had_failure
+    return "unfinished" if unfinished else "checked"
 
 
 def network_reason(verdict: FileVerdict) -> str | None:
