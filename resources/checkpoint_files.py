@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import xxhash
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from windrow import WindrowError
 from windrow.networks.grail.checkpoint import CheckpointMetadata
 from windrow.networks.grail.commit import verify_signature
+from windrow.networks.grail.delta import weights_digest
+from windrow.resources.stored_tensors import StoredTensor, mapped, tensors_of
 
 METADATA: Final = "metadata.json"
 SIGNATURE: Final = "manifest.sig"
@@ -170,38 +171,31 @@ def weights_hash(directory: Path) -> str:
     """XXH3-128 hex over the raw bytes of all tensors in name order (§9.5).
 
     Tensors of all weight files together, in their stored type, row-major.
-    Raises DamagedWeights.
+    Raises DamagedWeights, MissingCheckpointFile.
     """
-    import torch  # heavy, and of use only where there are weights to read
-
-    digest = xxhash.xxh3_128()
-    for name, path in sorted(weight_files(directory).items()):
-        with safe_open(path, framework="pt") as file:
-            raw = file.get_tensor(name).contiguous().flatten().view(torch.uint8)
-            digest.update(raw.numpy())
-    return digest.hexdigest()
+    with mapped(stored_tensors(directory)) as tensors:
+        return weights_digest(tensors)
 
 
-def weight_files(directory: Path) -> dict[str, Path]:
-    """Tensor name -> the weight file that holds it.
+def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the weight files, and where it lies.
 
     Raises DamagedWeights for a truncated file or a tensor that two files hold, and
     MissingCheckpointFile when there is no weight file.
     """
-    files: dict[str, Path] = {}
+    tensors: dict[str, StoredTensor] = {}
     for path in sorted(directory.glob("*.safetensors")):
         try:
-            with safe_open(path, framework="np") as file:
-                names = list(file.keys())
+            found = tensors_of(path)
         except SafetensorError as error:
             raise DamagedWeights(f"{path.name} is no whole safetensors file: {error}") from error
-        for name in names:
-            other = files.setdefault(name, path)
-            if other != path:
-                raise DamagedWeights(f"tensor {name} is in {other.name} and {path.name}")
-    if not files:
+        for name, tensor in found.items():
+            other = tensors.setdefault(name, tensor)
+            if other is not tensor:
+                raise DamagedWeights(f"tensor {name} is in {other.path.name} and {path.name}")
+    if not tensors:
         raise MissingCheckpointFile(f"{directory} holds no *.safetensors; nothing can be loaded")
-    return files
+    return tensors
 
 
 def _read(path: Path) -> bytes:

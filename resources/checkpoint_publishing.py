@@ -9,13 +9,13 @@ from typing import Any
 from windrow.engine.ports import Sign
 from windrow.networks.grail.checkpoint import (
     CheckpointMetadata,
+    Kind,
     checkpoint_prefix,
     kind_prefix,
     ready_key,
     select_ready,
 )
 from windrow.resources.checkpoint_files import (
-    MARKER,
     METADATA,
     SIGNATURE,
     CheckpointError,
@@ -88,16 +88,26 @@ def publish_full(
     Raises CheckpointPublished and ObjectStoreError; a failed attempt may be repeated.
     """
     metadata = checkpoint.metadata
-    window, folder = metadata.window, kind_prefix(metadata.window, "FULL")
+    folder = unpublished_folder(store, metadata.window, "FULL")
+    for name in metadata.file_manifest:
+        store.put_file(f"{folder}/{name}", checkpoint.directory / name)
+    store.put_file(f"{folder}/{METADATA}", checkpoint.directory / METADATA)
+    seal(store, folder, metadata.document, sign)
+    store.put(ready_key(metadata.window, ready_window), b"")
+
+
+def unpublished_folder(store: ObjectStore, window: int, kind: Kind) -> str:
+    """Where to put a checkpoint's files. Raises CheckpointPublished for one that is READY."""
     published = [info.key for info in store.list(f"{checkpoint_prefix(window)}/")]
     if select_ready(published, before_window=2**63) is not None:
         raise CheckpointPublished(
             f"checkpoint {window} is READY already and may be in use; publish under a later window"
         )
-    for name in metadata.file_manifest:
-        store.put_file(f"{folder}/{name}", checkpoint.directory / name)
-    store.put_file(f"{folder}/{METADATA}", checkpoint.directory / METADATA)
-    signature = sign(canonical_metadata(metadata.document)).hex()
+    return kind_prefix(window, kind)
+
+
+def seal(store: ObjectStore, folder: str, document: Mapping[str, Any], sign: Sign) -> None:
+    """Write the signature of a checkpoint's metadata and the marker that names its kind (§9.1)."""
+    signature = sign(canonical_metadata(document)).hex()
     store.put(f"{folder}/{SIGNATURE}", signature.encode())
-    store.put(f"{folder}/{MARKER}", b"")
-    store.put(ready_key(window, ready_window), b"")
+    store.put(f"{folder}/{folder.rpartition('/')[2]}", b"")

@@ -6,16 +6,13 @@ A checkpoint reaches the local cache whole and verified or not at all (grail-pro
 import contextlib
 import errno
 import logging
-import os
-import secrets
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
-
-import psutil
 
 from windrow.networks.grail.checkpoint import (
     CHECKPOINTS_PREFIX,
@@ -32,27 +29,34 @@ from windrow.resources.checkpoint_files import (
     SIGNATURE,
     CheckpointError,
     MissingCheckpointFile,
+    UnsafeCheckpoint,
     VerifiedCheckpoint,
     check_manifest,
+    model_files,
     verify_checkpoint,
 )
+from windrow.resources.checkpoint_partials import abandoned, filling, partial_path, take_up
+from windrow.resources.checkpoint_rebuilding import (
+    REBUILT_FROM,
+    rebuild,
+    verify_cached,
+    wanted_files,
+)
+from windrow.resources.delta_links import MAX_SIGNATURE_BYTES, BrokenChain, Link, read_link
 from windrow.resources.files import naming_disk_errors
 from windrow.resources.object_store import ObjectStore
 
-MAX_SIGNATURE_BYTES: Final = 4096
 MAX_TEXT_FILE_BYTES: Final = 256 * 1024 * 1024
 MAX_CHECKPOINT_BYTES: Final = 512 * 1024**3
 TRANSFERS: Final = 8
+MAX_LINKS: Final = 100
 
 _log = logging.getLogger(__name__)
+_Plan = tuple[Mapping[str, str], Callable[[Path], VerifiedCheckpoint]]
 
 
 class NoReadyCheckpoint(CheckpointError):
     """No checkpoint carries a READY marker that the window may use; the window is skipped."""
-
-
-class DeltaOnlyCheckpoint(CheckpointError):
-    """The checkpoint exists as a DELTA only, which this version does not rebuild."""
 
 
 class ContradictoryMetadata(CheckpointError):
@@ -66,6 +70,8 @@ class CheckpointTooLarge(CheckpointError):
 @dataclass(frozen=True)
 class CheckpointCache:
     """Verified FULL checkpoints on disk, one folder `checkpoint-<window>` each.
+
+    One that exists as a DELTA only is rebuilt from the nearest checkpoint before it.
 
     trainer_hotkey: SS58 address that must have signed every checkpoint; None accepts any, as the
     network does. Several processes may share one root.
@@ -89,78 +95,137 @@ class CheckpointCache:
     def fetch(self, window: int) -> VerifiedCheckpoint:
         """The checkpoint of this window, from the cache when all of it verifies again.
 
-        Raises CheckpointError, MalformedMetadata (skip the windows that use it), ObjectStoreError,
-        DiskFull and PathRefused; nothing of a failed attempt stays in the cache.
+        Raises CheckpointError, MalformedMetadata, MalformedDelta, DeltaMismatch (skip the windows
+        that use it), ObjectStoreError, DiskFull and PathRefused. Nothing unverified is ever seen
+        in the cache; what was fetched before the bucket failed is not fetched again.
         """
-        place = self.root / f"checkpoint-{window}"
+        place = self._place(window)
         with naming_disk_errors(place):
             return self._cached(place) or self._fetched(window, place)
+
+    def prune(self, keep: Collection[int]) -> None:
+        """Delete cached checkpoints of other windows, and what dead processes left half done."""
+        for path in self.root.glob("checkpoint-*"):
+            window = path.name.removeprefix("checkpoint-")
+            if path.suffix == ".partial":
+                dead = abandoned(path)
+            else:
+                dead = window.isdigit() and int(window) not in keep
+            if dead:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def link(self, window: int) -> Link:
+        """The DELTA of a ready checkpoint, to update loaded weights with (§9.4).
+
+        Raises NoReadyCheckpoint, BrokenChain when there is none, and as ``fetch``.
+        """
+        sizes = self._ready(window)
+        if metadata_key(window, "DELTA") not in sizes:
+            raise BrokenChain(f"checkpoint {window} has no DELTA; fetch and load it whole")
+        return read_link(self.store, window, sizes, self.trainer_hotkey)
+
+    def _place(self, window: int) -> Path:
+        return self.root / f"checkpoint-{window}"
 
     def _cached(self, place: Path) -> VerifiedCheckpoint | None:
         if not place.exists():
             return None
         try:
-            return verify_checkpoint(place, self.trainer_hotkey)
+            return verify_cached(place, self.trainer_hotkey)
         except (CheckpointError, MalformedMetadata) as error:
             _log.warning("%s is fetched again: %s", place, error)
         # Out of sight at once, whatever becomes of the deletion.
-        doomed = self._partial(place)
+        doomed = partial_path(place)
         with contextlib.suppress(FileNotFoundError):
             place.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
         return None
 
     def _fetched(self, window: int, place: Path) -> VerifiedCheckpoint:
-        metadata, files = self._inspect(window)
-        partial = self._partial(place)
-        partial.mkdir()
+        sizes = self._ready(window)
+        full = metadata_key(window, "FULL") in sizes
+        wanted, fill = self._full(window, sizes) if full else self._chain(window, sizes)
         try:
-            self._download(metadata, files, partial)
-            verified = verify_checkpoint(partial, self.trainer_hotkey)
-            partial.rename(place)
+            with filling(place) as directory:
+                take_up(place, wanted, directory)
+                verified = fill(directory)
+                directory.rename(place)
         except OSError as error:
             if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                 raise
             # Another process was faster; what it put there counts.
-            return verify_checkpoint(place, self.trainer_hotkey)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            return verify_cached(place, self.trainer_hotkey)
         return replace(verified, directory=place)
 
-    def prune(self, keep: Collection[int]) -> None:
-        """Delete cached checkpoints of other windows, and what dead processes left half done."""
-        for path in self.root.glob("checkpoint-*"):
-            window, *owner = path.name.removeprefix("checkpoint-").split(".")
-            if owner and owner[-1] == "partial":
-                dead = not (owner[0].isdigit() and psutil.pid_exists(int(owner[0])))
-            else:
-                dead = window.isdigit() and int(window) not in keep
-            if dead:
-                shutil.rmtree(path, ignore_errors=True)
+    def _full(self, window: int, sizes: Mapping[str, int]) -> _Plan:
+        metadata, files = self._inspect(window, sizes)
+        return metadata.file_manifest, partial(self._download, metadata, files)
 
-    def _inspect(self, window: int) -> tuple[CheckpointMetadata, dict[str, int]]:
-        """Metadata of a ready FULL checkpoint, checked, and the bytes of each file it lists."""
-        sizes = {info.key: info.size for info in self.store.list(f"{checkpoint_prefix(window)}/")}
+    def _chain(self, window: int, sizes: Mapping[str, int]) -> _Plan:
+        """How to rebuild a checkpoint that exists as a DELTA only (§9.4)."""
+        links = [read_link(self.store, window, sizes, self.trainer_hotkey)]
+        while (base := self._base(links[-1])) is None:
+            if len(links) == MAX_LINKS:
+                raise BrokenChain(f"checkpoint {window} is over {MAX_LINKS} deltas from a FULL one")
+            previous = links[-1].previous
+            sizes = self._sizes(previous)
+            links.append(read_link(self.store, previous, sizes, self.trainer_hotkey))
+        links.reverse()
+        copied = sum((base.directory / n).stat().st_size for n in model_files(base.directory))
+        self._check_space(window, copied + sum(sum(link.sizes.values()) for link in links))
+        return wanted_files(links), lambda directory: rebuild(
+            base, links, self.store, directory, self.trainer_hotkey
+        )
+
+    def _base(self, link: Link) -> VerifiedCheckpoint | None:
+        """The checkpoint a delta builds on, None where that is itself only a DELTA."""
+        window = link.previous
+        if (cached := self._cached(self._place(window))) is not None:
+            return cached
+        sizes = self._sizes(window)
+        full, delta = (metadata_key(window, kind) in sizes for kind in ("FULL", "DELTA"))
+        if not full and not delta:
+            raise BrokenChain(
+                f"the DELTA of checkpoint {link.metadata.window} builds on checkpoint {window}, "
+                "which is not in the bucket; skip the windows that need it until the trainer "
+                "publishes a FULL one"
+            )
+        # A link needs no READY marker, but a FULL one without it may be half uploaded.
+        if full and (select_ready(sizes, before_window=2**63) is not None or not delta):
+            return self.fetch(window)
+        return None
+
+    def _sizes(self, window: int) -> dict[str, int]:
+        return {info.key: info.size for info in self.store.list(f"{checkpoint_prefix(window)}/")}
+
+    def _ready(self, window: int) -> dict[str, int]:
+        """Bytes of each object of a ready checkpoint, by key."""
+        sizes = self._sizes(window)
         if select_ready(sizes, before_window=2**63) is None:
             raise NoReadyCheckpoint(
                 f"checkpoint {window} has no READY marker; its upload has not finished"
             )
-        if metadata_key(window, "FULL") not in sizes:
-            if metadata_key(window, "DELTA") in sizes:
-                raise DeltaOnlyCheckpoint(
-                    f"checkpoint {window} exists as DELTA only, and rebuilding from deltas is not "
-                    "supported yet; skip its windows until the trainer publishes a FULL one"
-                )
+        if not any(metadata_key(window, kind) in sizes for kind in ("FULL", "DELTA")):
             raise MissingCheckpointFile(
                 f"{metadata_key(window, 'FULL')} is not in the bucket; skip the windows of this "
                 "checkpoint until the trainer publishes it again"
             )
+        return sizes
+
+    def _inspect(
+        self, window: int, sizes: Mapping[str, int]
+    ) -> tuple[CheckpointMetadata, dict[str, int]]:
+        """Metadata of a FULL checkpoint, checked, and the bytes of each file it lists."""
         metadata = self._metadata(metadata_key(window, "FULL"))
         check_manifest(metadata)
         if metadata.window != window or metadata.kind != "FULL":
             raise MalformedMetadata(
                 f"{metadata_key(window, 'FULL')} describes a {metadata.kind} checkpoint of window "
                 f"{metadata.window}; the trainer must republish it"
+            )
+        if REBUILT_FROM in metadata.document:
+            raise UnsafeCheckpoint(
+                f"{metadata_key(window, 'FULL')} claims to be rebuilt on this machine"
             )
         if metadata_key(window, "DELTA") in sizes:
             _check_agreement(metadata, self._metadata(metadata_key(window, "DELTA")))
@@ -185,7 +250,9 @@ class CheckpointCache:
                     f"{name} of checkpoint {window} has {size} bytes; a file of its kind is never "
                     f"larger than {MAX_TEXT_FILE_BYTES}"
                 )
-        total = sum(files.values())
+        self._check_space(window, sum(files.values()))
+
+    def _check_space(self, window: int, total: int) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         if total > min(self.max_bytes, free):
@@ -196,7 +263,7 @@ class CheckpointCache:
 
     def _download(
         self, metadata: CheckpointMetadata, files: Mapping[str, int], directory: Path
-    ) -> None:
+    ) -> VerifiedCheckpoint:
         folder = kind_prefix(metadata.window, "FULL")
         (directory / METADATA).write_bytes(
             self.store.get(f"{folder}/{METADATA}", max_bytes=MAX_METADATA_BYTES)
@@ -210,15 +277,14 @@ class CheckpointCache:
                     self.store.get_to_file, f"{folder}/{name}", directory / name, max_bytes=size
                 )
                 for name, size in files.items()
+                if not (directory / name).exists()
             ]
             try:
                 for transfer in transfers:
                     transfer.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-
-    def _partial(self, place: Path) -> Path:
-        return place.with_name(f"{place.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+        return verify_checkpoint(directory, self.trainer_hotkey)
 
 
 def _check_agreement(full: CheckpointMetadata, delta: CheckpointMetadata) -> None:

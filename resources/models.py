@@ -7,7 +7,7 @@ its configuration, tokenizer and weights must agree with each other before memor
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 import transformers
@@ -17,7 +17,7 @@ from transformers.utils import is_flash_attn_2_available, logging
 
 from windrow import WindrowError
 from windrow.networks.grail.checkpoint import CheckpointMetadata
-from windrow.resources.checkpoint_files import DamagedWeights, VerifiedCheckpoint, weight_files
+from windrow.resources.checkpoint_files import DamagedWeights, VerifiedCheckpoint, stored_tensors
 from windrow.resources.checkpoint_tokenizer import load_tokenizer
 from windrow.resources.model_config import (
     InconsistentCheckpoint,
@@ -25,8 +25,7 @@ from windrow.resources.model_config import (
     pad_token_id,
     read_config,
 )
-
-WEIGHT_TYPES: Final = ("F32", "F16", "BF16")
+from windrow.resources.stored_tensors import FLOAT_TYPES
 
 
 class DeviceUnavailable(WindrowError):
@@ -141,23 +140,22 @@ def _read_tensors(empty: PreTrainedModel, directory: Path) -> dict[str, torch.Te
     Shapes come from the files' headers, so a wrong one costs no memory.
     """
     expected = empty.state_dict()
-    files = weight_files(directory)
-    for name, path in files.items():
+    files = stored_tensors(directory)
+    for name, stored in files.items():
         if name not in expected:
-            raise InconsistentCheckpoint(f"{path}: no part of the model is called {name!r:.120}")
-        wanted = list(expected[name].shape)
-        with safe_open(path, framework="pt") as file:
-            stored = file.get_slice(name)
-            shape, dtype = list(stored.get_shape()), stored.get_dtype()
-        if dtype not in WEIGHT_TYPES:
-            raise UnsupportedModel(
-                f"{path}: tensor {name} is of type {dtype}, not {', '.join(WEIGHT_TYPES)}; only "
-                "plain weights can be proved"
-            )
-        if shape != wanted:
             raise InconsistentCheckpoint(
-                f"{path}: tensor {name} has shape {shape}, config.json asks for {wanted}; weights "
-                "and configuration are of different models"
+                f"{stored.path}: no part of the model is called {name!r:.120}"
+            )
+        wanted = list(expected[name].shape)
+        if stored.dtype not in FLOAT_TYPES:
+            raise UnsupportedModel(
+                f"{stored.path}: tensor {name} is of type {stored.dtype}, not "
+                f"{', '.join(FLOAT_TYPES)}; only plain weights can be proved"
+            )
+        if list(stored.shape) != wanted:
+            raise InconsistentCheckpoint(
+                f"{stored.path}: tensor {name} has shape {list(stored.shape)}, config.json asks "
+                f"for {wanted}; weights and configuration are of different models"
             )
     tied: dict[str, str] = empty._tied_weights_keys if empty.config.tie_word_embeddings else {}
     missing = sorted(expected.keys() - files.keys() - tied.keys())
@@ -167,7 +165,7 @@ def _read_tensors(empty: PreTrainedModel, directory: Path) -> dict[str, torch.Te
             "first; a shard was left out"
         )
     tensors = {}
-    for path in set(files.values()):
+    for path in {stored.path for stored in files.values()}:
         with safe_open(path, framework="pt") as file:
             tensors.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     for name, source in tied.items():

@@ -26,12 +26,12 @@ from windrow.resources.checkpoint_files import (
     WrongSignature,
     verify_checkpoint,
 )
+from windrow.resources.checkpoint_partials import partial_path
 from windrow.resources.checkpoint_publishing import CheckpointPublished, publish_full
 from windrow.resources.checkpoints import (
     CheckpointCache,
     CheckpointTooLarge,
     ContradictoryMetadata,
-    DeltaOnlyCheckpoint,
     NoReadyCheckpoint,
 )
 from windrow.resources.object_store import Bucket, BucketUnavailable, ObjectInfo, open_bucket
@@ -255,13 +255,6 @@ def test_signature_is_verified_when_the_trainer_is_known(
     assert visible(strict) == []
 
 
-def test_delta_only_checkpoint_says_so(cache: CheckpointCache, bucket: Bucket) -> None:
-    bucket.put(metadata_key(WINDOW, "DELTA"), bucket.get(f"{FULL}/metadata.json"))
-    bucket.delete(f"{FULL}/metadata.json")
-    with pytest.raises(DeltaOnlyCheckpoint, match="checkpoint 300 exists as DELTA only"):
-        cache.fetch(WINDOW)
-
-
 def test_delta_metadata_must_ask_for_the_same_work(cache: CheckpointCache, bucket: Bucket) -> None:
     document = json.loads(bucket.get(f"{FULL}/metadata.json"))
     document["thinking_mode"] = "native"
@@ -287,18 +280,49 @@ class Failing(Bucket):
         return super().get_to_file(key, path, max_bytes=max_bytes)
 
 
-def test_store_that_fails_midway_leaves_nothing_visible(bucket: Bucket, tmp_path: Path) -> None:
+class Recording(Bucket):
+    """A real bucket that knows what was fetched from it."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__(bucket._store, "recording")
+        self.fetched: list[str] = []
+
+    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+        self.fetched.append(key.rpartition("/")[2])
+        return super().get_to_file(key, path, max_bytes=max_bytes)
+
+
+def test_fetch_that_failed_midway_is_resumed(bucket: Bucket, tmp_path: Path) -> None:
     cache = CheckpointCache(Failing(bucket._store, "failing"), tmp_path / "cache")
     with pytest.raises(BucketUnavailable, match="connection reset"):
         cache.fetch(WINDOW)
-    assert visible(cache) == []
+    (kept,) = visible(cache)
+    assert kept.startswith("checkpoint-300.kept.")
+    # A file that is not what the manifest says is fetched again, whatever left it there.
+    (cache.root / kept / "config.json").write_text("{}")
+
+    recording = Recording(bucket)
+    fetched = CheckpointCache(recording, cache.root).fetch(WINDOW)
+    assert {"config.json", "model.safetensors"} <= set(recording.fetched)
+    assert not {"chat_template.jinja", "generation_config.json"} & set(recording.fetched)
+    assert fetched.directory == cache.root / "checkpoint-300"
+    assert visible(cache) == ["checkpoint-300"]
+
+
+def test_folder_that_a_living_process_fills_is_left_alone(
+    cache: CheckpointCache, tmp_path: Path
+) -> None:
+    running = partial_path(cache.root / "checkpoint-300")
+    running.mkdir(parents=True)
+    cache.fetch(WINDOW)
+    assert sorted(visible(cache)) == sorted(["checkpoint-300", running.name])
 
 
 def test_pruning_keeps_wanted_checkpoints_and_running_downloads(
     cache: CheckpointCache, tmp_path: Path
 ) -> None:
     cache.fetch(WINDOW)
-    running = cache._partial(cache.root / "checkpoint-330")
+    running = partial_path(cache.root / "checkpoint-330")
     for path in (running, cache.root / "checkpoint-30", cache.root / "checkpoint-60.0x.partial"):
         path.mkdir()
     cache.prune({WINDOW})
@@ -337,6 +361,7 @@ from windrow.resources.files import PathRefused
 from windrow.resources.object_store import open_bucket
 
 bucket = open_bucket({bucket.name!r})
+(small / "filler").write_bytes(bytes(600_000))
 for root, error in ((small / "cache", CheckpointTooLarge), (read_only / "cache", PathRefused)):
     try:
         CheckpointCache(bucket, root).fetch({WINDOW})

@@ -1,0 +1,176 @@
+"""Carrying a delta over to a model in memory, without loading it anew (grail-protocol §9.4)."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from windrow.networks.grail.delta import (
+    BITS,
+    DeltaMismatch,
+    FloatTensor,
+    TensorDelta,
+    ValueType,
+    apply_change,
+    check_fits,
+    weights_digest,
+)
+from windrow.resources.checkpoint_files import (
+    DamagedWeights,
+    VerifiedCheckpoint,
+    WrongHash,
+    stored_tensors,
+)
+from windrow.resources.checkpoint_rebuilding import changed_type, wrong_hash
+from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.delta_links import BrokenChain, fetch_link, open_delta
+from windrow.resources.models import LoadedCheckpoint
+from windrow.resources.stored_tensors import FLOAT_TYPES, StoredTensor
+
+TORCH_TYPES: Mapping[ValueType, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
+def update_in_place(
+    loaded: LoadedCheckpoint, base: VerifiedCheckpoint, cache: CheckpointCache, window: int
+) -> LoadedCheckpoint:
+    """Turn a loaded model into the checkpoint of a later window, if one delta does that.
+
+    base: the checkpoint that was loaded. The model is unchanged whenever this raises: BrokenChain
+    where the delta is none of this base, and what ``CheckpointCache.fetch`` and
+    ``apply_in_place`` raise. Fetch and load the checkpoint whole then.
+    """
+    link = cache.link(window)
+    if link.previous != loaded.checkpoint_window or base.metadata.window != link.previous:
+        raise BrokenChain(
+            f"the DELTA of checkpoint {window} builds on {link.previous}, but "
+            f"{loaded.checkpoint_window} is loaded; fetch and load it whole"
+        )
+    stored = stored_tensors(base.directory)
+    parameters = sum(math.prod(tensor.shape) for tensor in stored.values())
+    with tempfile.TemporaryDirectory(dir=cache.root) as folder:
+        fetch_link(cache.store, link, Path(folder))
+        with open_delta(Path(folder), parameters) as changes:
+            digest = apply_in_place(
+                loaded.model.state_dict(),
+                changes,
+                stored=stored,
+                weights_hash=link.metadata.weights_hash,
+                window=window,
+            )
+    name = link.metadata.model_name or loaded.model_name
+    loaded.model.name_or_path = name
+    return replace(
+        loaded,
+        metadata=link.metadata,
+        checkpoint_window=window,
+        model_name=name,
+        weights_hash=digest,
+    )
+
+
+def apply_in_place(
+    state: Mapping[str, Tensor],
+    changes: Mapping[str, TensorDelta],
+    *,
+    stored: Mapping[str, StoredTensor],
+    weights_hash: str | None,
+    window: int,
+) -> str:
+    """Apply a delta to a model's tensors, after the result has been found to be right.
+
+    state: tensors by name that share the model's memory, as state_dict gives them, of the stored
+    type or a wider one. stored: the tensors of the checkpoint that was loaded: the weights hash
+    covers these, so a head tied to the embedding counts only where it is stored. weights_hash:
+    of the result; None skips the comparison. Returns the hash of the result.
+
+    Takes the memory of one tensor more. Raises DeltaMismatch, DamagedWeights, WrongHash; the
+    tensors are unchanged then.
+    """
+    _check(state, changes, stored)
+    digest = weights_digest(_Result(state, changes, stored))
+    if weights_hash is not None and digest != weights_hash:
+        raise WrongHash(f"{wrong_hash(window, digest, weights_hash)}. The model was not changed")
+    with torch.no_grad():
+        for name in changes:
+            change = changes[name]
+            flat = state[name].detach().view(-1)
+            flat[torch.from_numpy(change.positions).to(flat.device)] = _values(change).to(
+                flat.device, flat.dtype
+            )
+    return digest
+
+
+def _check(
+    state: Mapping[str, Tensor],
+    changes: Mapping[str, TensorDelta],
+    stored: Mapping[str, StoredTensor],
+) -> None:
+    owners: dict[int, str] = {}
+    for name, tensor in stored.items():
+        held = state.get(name)
+        dtype = FLOAT_TYPES.get(tensor.dtype)
+        if held is None or dtype is None or tuple(held.shape) != tensor.shape:
+            raise DeltaMismatch(f"the loaded model does not hold {name} as the checkpoint does")
+        if torch.promote_types(held.dtype, TORCH_TYPES[dtype]) != held.dtype:
+            raise DeltaMismatch(
+                f"{name} is stored as {dtype} but loaded as {held.dtype}, which cannot hold every "
+                "value; fetch and load the next checkpoint whole"
+            )
+        other = owners.setdefault(held.data_ptr(), name)
+        if held.numel() and other != name and (name in changes or other in changes):
+            raise DeltaMismatch(
+                f"{other} and {name} are stored apart but share the model's memory; fetch and "
+                "load the next checkpoint whole"
+            )
+    for name in changes:
+        dtype, change = changed_type(name, stored), changes[name]
+        check_fits(name, change, stored[name].shape, dtype)
+        if not state[name].is_contiguous():
+            raise DeltaMismatch(f"{name} is not contiguous in memory; load the checkpoint whole")
+        if not bool(_values(change).isfinite().all()):
+            raise DamagedWeights(
+                f"the delta puts NaN or infinity into {name}; every proof over it would be "
+                "refused, wait for the next checkpoint"
+            )
+
+
+class _Result(Mapping[str, Any]):
+    """Raw bytes of each tensor as it will be, one at a time."""
+
+    def __init__(
+        self,
+        state: Mapping[str, Tensor],
+        changes: Mapping[str, TensorDelta],
+        stored: Mapping[str, StoredTensor],
+    ) -> None:
+        self._state, self._changes, self._stored = state, changes, stored
+
+    def __getitem__(self, name: str) -> Any:
+        dtype = FLOAT_TYPES[self._stored[name].dtype]
+        # A copy: what the model holds stays as it is until the hash is known.
+        flat = self._state[name].detach().to("cpu", TORCH_TYPES[dtype], copy=True).flatten()
+        bits = flat.view(torch.int32 if flat.itemsize == 4 else torch.int16).numpy()
+        target = FloatTensor(self._stored[name].shape, dtype, bits.view(BITS[dtype]))
+        if name in self._changes:
+            apply_change(name, target, self._changes[name])
+        return target.bits
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _values(change: TensorDelta) -> Tensor:
+    signed = change.values.copy().view(f"i{change.values.itemsize}")
+    return torch.from_numpy(signed).view(TORCH_TYPES[change.dtype])
