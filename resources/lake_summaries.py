@@ -150,6 +150,28 @@ _SUMMARIES = (
         least_passing_margin=(_F64, "smallest margin of a verdict that is positive"),
     ),
     _summary(
+        "failed_verdicts",
+        "verdicts",
+        "one row a window, miner, check and reason: the verdicts that are negative",
+        """
+        -- What the network refuses, Windrow refuses too.
+        SELECT
+            window_start, hotkey, "check", severity, reason,
+            count(*) AS failed,
+            count(*) FILTER (NOT network_verdict) AS network_failed
+        FROM {rows}
+        WHERE NOT windrow_verdict
+        GROUP BY window_start, hotkey, "check", severity, reason
+        """,
+        window_start=_WINDOW,
+        hotkey=_HOTKEY,
+        check=(_TEXT, "what was checked"),
+        severity=(_TEXT, "what a failure costs: ban, soft, ignored or strict"),
+        reason=(_TEXT, "what is wrong, in words"),
+        failed=(_I64, "verdicts"),
+        network_failed=(_I64, "of those, negative by the network's rules"),
+    ),
+    _summary(
         "repeated_completions",
         "completions",
         "one row a window, completion and miner: those that are there more than once in the window",

@@ -9,13 +9,11 @@
 -- last_window: the newest of the windows
 SELECT
     "check", severity, reason,
-    count(*) AS failed,
-    count(*) FILTER (NOT network_verdict) AS network_failed,
+    sum(failed)::BIGINT AS failed,
+    sum(failed_verdicts.network_failed)::BIGINT AS network_failed,
     count(DISTINCT window_start) AS windows,
     count(DISTINCT hotkey) AS miners,
     max(window_start) AS last_window
-FROM verdicts
--- What the network refuses, Windrow refuses too.
-WHERE NOT windrow_verdict
+FROM failed_verdicts
 GROUP BY "check", severity, reason
-ORDER BY failed DESC, "check", severity, reason
+ORDER BY sum(failed) DESC, "check", severity, reason
