@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from windrow.networks.grail.checkpoint import CheckpointMetadata
 from windrow.networks.grail.delta import (
     BITS,
     DeltaMismatch,
@@ -44,15 +45,35 @@ def update_in_place(
 ) -> LoadedCheckpoint:
     """Turn a loaded model into the checkpoint of a later window, if one delta does that.
 
-    base: the checkpoint that was loaded. The model is unchanged whenever this raises: BrokenChain
-    where the delta is none of this base, and what ``CheckpointCache.fetch`` and
-    ``apply_in_place`` raise. Fetch and load the checkpoint whole then.
+    base: the checkpoint that was loaded. Raises as update_state, the model unchanged; fetch and
+    load the checkpoint whole then.
+    """
+    metadata, digest = update_state(loaded.model.state_dict(), base, cache, window)
+    name = metadata.model_name or loaded.model_name
+    loaded.model.name_or_path = name
+    return replace(
+        loaded,
+        metadata=metadata,
+        checkpoint_window=window,
+        model_name=name,
+        weights_hash=digest,
+    )
+
+
+def update_state(
+    state: Mapping[str, Tensor], base: VerifiedCheckpoint, cache: CheckpointCache, window: int
+) -> tuple[CheckpointMetadata, str]:
+    """Apply the delta that leads from a checkpoint to a window, with ``apply_in_place``.
+
+    state: the tensors of ``base`` in memory. Returns the delta's metadata and the new weights
+    hash. Raises BrokenChain where there is no such delta, MalformedDelta, and what
+    ``CheckpointCache.link``, ``fetch_link`` and ``apply_in_place`` raise.
     """
     link = cache.link(window)
-    if link.previous != loaded.checkpoint_window or base.metadata.window != link.previous:
+    if link.previous != base.metadata.window:
         raise BrokenChain(
             f"the DELTA of checkpoint {window} builds on {link.previous}, but "
-            f"{loaded.checkpoint_window} is loaded; fetch and load it whole"
+            f"{base.metadata.window} is loaded; fetch and load it whole"
         )
     stored = stored_tensors(base.directory)
     parameters = sum(math.prod(tensor.shape) for tensor in stored.values())
@@ -60,21 +81,13 @@ def update_in_place(
         fetch_link(cache.store, link, Path(folder))
         with open_delta(Path(folder), parameters) as changes:
             digest = apply_in_place(
-                loaded.model.state_dict(),
+                state,
                 changes,
                 stored=stored,
                 weights_hash=link.metadata.weights_hash,
                 window=window,
             )
-    name = link.metadata.model_name or loaded.model_name
-    loaded.model.name_or_path = name
-    return replace(
-        loaded,
-        metadata=link.metadata,
-        checkpoint_window=window,
-        model_name=name,
-        weights_hash=digest,
-    )
+    return link.metadata, digest
 
 
 def apply_in_place(
