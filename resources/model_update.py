@@ -1,6 +1,7 @@
 """Carrying a delta over to a model in memory, without loading it anew (grail-protocol §9.4)."""
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -77,7 +78,9 @@ def update_state(
         )
     stored = stored_tensors(base.directory)
     parameters = sum(math.prod(tensor.shape) for tensor in stored.values())
-    with tempfile.TemporaryDirectory(dir=cache.root) as folder:
+    # Named like any half-done checkpoint, so that what a killed process leaves is pruned.
+    prefix = f"checkpoint-{window}.{os.getpid()}."
+    with tempfile.TemporaryDirectory(".partial", prefix, cache.root) as folder:
         fetch_link(cache.store, link, Path(folder))
         with open_delta(Path(folder), parameters) as changes:
             digest = apply_in_place(

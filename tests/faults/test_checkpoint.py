@@ -12,8 +12,12 @@ from transformers import Qwen2ForCausalLM
 
 from tests.faults.runs import Home, assert_completes, assert_refused, publish
 from windrow.networks.grail.checkpoint import kind_prefix, metadata_key
-from windrow.resources.checkpoint_files import METADATA
+from windrow.pipelines.demo.network import trainer
+from windrow.resources.checkpoint_files import METADATA, verify_checkpoint
 from windrow.resources.checkpoint_publishing import write_full_metadata
+from windrow.resources.delta_links import PAYLOAD
+from windrow.resources.delta_publishing import publish_delta
+from windrow.resources.object_store import open_bucket
 
 Make = Callable[..., Path]
 WINDOW = 300
@@ -84,6 +88,34 @@ def changed_metadata(home: Home, make: Make) -> None:
     path.write_text(path.read_text().replace('"temperature": 0.7', '"temperature": 0.9'))
 
 
+def publish_changes(home: Home, make: Make, base: int) -> Path:
+    """Publish a DELTA of one changed weight on the checkpoint of another window."""
+    previous, folder = verify_checkpoint(make(base)), make(WINDOW)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][5, 7] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    publish_delta(
+        open_bucket(home.path / "bucket"),
+        previous,
+        verify_checkpoint(described(folder)),
+        anchor_window=0,
+        ready_window=WINDOW,
+        sign=trainer().sign,
+    )
+    return home.path / "bucket" / kind_prefix(WINDOW, "DELTA") / PAYLOAD
+
+
+def lost_delta(home: Home, make: Make) -> None:
+    publish_changes(home, make, base=270)
+
+
+def damaged_delta(home: Home, make: Make) -> None:
+    payload = publish_changes(home, make, base=0)
+    data = bytearray(payload.read_bytes())
+    data[-1] ^= 1
+    payload.write_bytes(data)
+
+
 def unknown_environment(home: Home, make: Make) -> None:
     publish(home.path / "bucket", make(WINDOW, env_id="chess"), ready_window=WINDOW)
 
@@ -96,6 +128,8 @@ def unknown_environment(home: Home, make: Make) -> None:
         (nan_weight, "window_stream", "DamagedWeights", ["lm_head.weight", "wait for the next"]),
         (malformed_metadata, "checkpoint", "MalformedMetadata", ["generation_params.top_p"]),
         (changed_metadata, "checkpoint", "WrongSignature", ["checkpoint 300", "altered"]),
+        (lost_delta, "checkpoint", "BrokenChain", ["checkpoint 270", "FULL"]),
+        (damaged_delta, "checkpoint", "WrongHash", [PAYLOAD, "wait for a FULL"]),
         (unknown_environment, "window_stream", "UnknownEnvironment", ["'chess'", "gsm8k"]),
     ],
 )
@@ -126,6 +160,15 @@ def test_groups_of_the_sound_checkpoint_outlive_a_spoiled_one(
     assert_refused(home, home.mine(), "window_stream", "DamagedWeights", "lm_head.weight")
     assert home.spooled() == [0, 1]
     assert home.groups().equals(undisturbed.slice(0, 32))
+
+
+def test_window_is_mined_with_a_checkpoint_rebuilt_from_a_delta(
+    home: Home, make_checkpoint: Make
+) -> None:
+    publish_changes(home, make_checkpoint, base=0)
+    assert home.mine().success
+    rebuilt = home.path / "cache" / "checkpoints" / f"checkpoint-{WINDOW}" / METADATA
+    assert json.loads(rebuilt.read_text())["reconstructed_from_delta"] is True
 
 
 def test_no_checkpoint_was_ready_before_the_window(home: Home) -> None:
