@@ -14,7 +14,7 @@ from windrow.networks.grail.violations import Severity, Violations
 FILE_COLUMNS: Final = ("window_start", "block_hash", "nonce", "rollout_group")
 
 
-_EXACT: Final = range(-(2**53), 2**53)  # integers that a violation's float64 holds exactly
+_EXACT: Final = 2**53  # a violation's float64 holds every integer up to it
 
 
 def file_violations(
@@ -45,7 +45,7 @@ def file_violations(
             "window_mismatch",
             Severity.BAN,
             "metadata window_start is another window",
-            measured=metadata_window if metadata_window in _EXACT else None,
+            measured=_exactly(metadata_window),
             threshold=window,
         )
     for broken, check, reason in (
@@ -74,6 +74,10 @@ def file_violations(
 def network_reason(violations: pa.Table) -> str | None:
     """The reason a validator records for the file (as `file:<reason>`), None where it passes."""
     return violations.column("check")[0].as_py() if violations.num_rows else None
+
+
+def _exactly(number: int | None) -> int | None:
+    return number if number is not None and abs(number) <= _EXACT else None
 
 
 def _repeated(nonces: pa.Array) -> NDArray[np.bool_]:

@@ -35,6 +35,10 @@ def test_a_sound_file_has_none() -> None:
     assert check(rows(0)).num_rows == 0
 
 
+def test_a_file_that_names_no_window_is_of_another() -> None:
+    assert network_reason(check(rows(), window=None)) == "window_mismatch"
+
+
 def test_every_violation_is_listed_in_the_networks_order() -> None:
     table = rows(
         17,
