@@ -12,7 +12,10 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from windrow.assets.window.partitions import windows
 from windrow.engine.spool import forget_groups
-from windrow.networks.grail.windows import parse_window
+from windrow.networks.grail.checkpoint import retained_windows
+from windrow.networks.grail.windows import parse_window, window_start
+from windrow.resources.chain import Chain
+from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.lake import Lake
 from windrow.resources.settings import Settings
 
@@ -90,15 +93,19 @@ def prune_windows(
     context: dg.OpExecutionContext,
     settings: dg.ResourceParam[Settings],
     lake: dg.ResourceParam[Lake],
+    chain: dg.ResourceParam[Chain],
+    checkpoints: dg.ResourceParam[CheckpointCache],
 ) -> None:
     """Delete what is older than the horizon from Dagster, never from the lake.
 
-    The spool of a pruned window goes as well once the lake has its rollouts.
+    The spool of a pruned window goes as well once the lake has its rollouts, and so do cached
+    checkpoints that no window of late can select (grail-protocol §9.4).
     """
     pruned = prune(context.instance)
     for key in pruned.windows:
         if lake.exists("rollouts", int(key)):
             forget_groups(settings.home / "spool", int(key))
+    checkpoints.prune(retained_windows(window_start(chain.block())))
     context.log.info(
         f"pruned {len(pruned.windows)} windows and {pruned.runs} runs; the lake is untouched"
     )
