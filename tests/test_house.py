@@ -72,7 +72,7 @@ def test_env_example_lists_every_setting_with_its_default() -> None:
 
 
 def test_imports_say_windrow() -> None:
-    """The repository's root is on the path in many processes; a bare room would be a second copy."""
+    """The root is on the path of many processes: a bare room would be a second copy."""
     bare = re.compile(rf"^\s*(from|import) ({'|'.join(ROOMS)})\b", re.MULTILINE)
     for room in (*ROOMS, "tests", "benchmarks"):
         for path in (ROOT / room).rglob("*.py"):
