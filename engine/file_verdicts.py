@@ -55,7 +55,8 @@ def strict_verdicts(
     groups = rollouts["rollout_group"].combine_chunks()
     whole = Violations(groups)
     check_group_numbers(groups, whole)
-    check_duplicates(groups, pa.array(digests, pa.string()), whole)
+    logprobs = RolloutColumns.of(rollouts).completion_logprobs()
+    check_duplicates(groups, pa.array(digests, pa.string()), logprobs, whole)
     return _verdicts(pa.concat_tables([of_rows, _bounded(whole.table())]), rollouts, context)
 
 

@@ -88,6 +88,13 @@ class RolloutColumns:
             completion_lengths=lengths("completion_length"),
         )
 
+    def completion_logprobs(self) -> NDArray[np.float64]:
+        """Claimed log-probs summed over each completion, float64 [n]."""
+        rows = np.repeat(np.arange(len(self.logprobs.lengths)), self.logprobs.lengths)
+        values = np.where(self.logprobs.within(self.prompt_lengths), self.logprobs.values, 0.0)
+        sums = np.bincount(rows, values, minlength=len(self.logprobs.lengths))
+        return np.asarray(sums, np.float64)
+
     def column(self, name: str) -> pa.Array:
         return self.table.column(name).combine_chunks()
 

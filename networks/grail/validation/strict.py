@@ -18,6 +18,10 @@ MIN_GROUP_DENSITY: Final = 0.5
 """Groups are numbered as their problems are tried, and dropping one leaves a gap. A miner that
 picks the easiest of k problems leaves 1/k of the numbers used."""
 
+CHANCE: Final = -20.0
+"""Log-prob in nats above which a completion may be sampled twice. At this one, two rollouts of one
+problem are equal twice in 10^9."""
+
 
 def check_group_numbers(groups: pa.Array, found: Violations) -> None:
     """Whether a file's groups are numbered from 0 with few gaps. groups: int64 [n]."""
@@ -36,18 +40,26 @@ def check_group_numbers(groups: pa.Array, found: Violations) -> None:
         )
 
 
-def check_duplicates(groups: pa.Array, digests: pa.Array, found: Violations) -> None:
-    """Completions that an earlier group of the file has too. digests: of the completions [n]."""
+def check_duplicates(
+    groups: pa.Array, digests: pa.Array, logprobs: NDArray[np.float64], found: Violations
+) -> None:
+    """Completions that an earlier group of the file has too, though hardly any sampler would.
+
+    digests: of the completions [n]. logprobs: claimed, summed over each completion, float64 [n]. A
+    short and certain completion comes twice by chance where two groups draw the same problem.
+    """
     codes = plain(pc.dictionary_encode(digests).indices)
     first_row = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
     first_row[codes[::-1]] = np.arange(len(codes))[::-1]
     own = plain(groups)
     repeated = (own != own[first_row[codes]]) & ~is_null(digests)
     found.rollouts(
-        repeated,
+        repeated & ~(logprobs > CHANCE),
         "duplicate_completion",
         Severity.STRICT,
-        "another group of the file has the same completion",
+        "another group of the file has the same completion, too unlikely to be sampled twice",
+        measured=logprobs,
+        threshold=CHANCE,
     )
 
 
