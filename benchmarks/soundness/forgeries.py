@@ -289,7 +289,11 @@ def _tokens(m: Material) -> Iterator[Forgery]:
         return swap
 
     yield with_completions("one swapped, not proved again", swapped(0.0), proved=False)
-    yield with_completions("one swapped, proved again", swapped(0.0))
+    yield with_completions(
+        "one swapped, proved again",
+        swapped(0.0),
+        note="a few tokens in a thousand are ones the model might have sampled itself",
+    )
     yield with_completions("10 % swapped, proved again", swapped(0.10))
     yield with_completions("truncated to 40", lambda row, _r: row[:TRUNCATED])
     yield with_completions(
