@@ -46,7 +46,8 @@ def _termination(claim: Claim, context: ValidationContext) -> CheckResult:
 def _logprobs(claim: Claim, context: ValidationContext) -> CheckResult:
     """C8 (§8.8): one possible log-prob for each token."""
     claimed = np.zeros(0) if claim.logprobs is None else claim.logprobs
-    positions = challenged(claim, context) if len(claimed) == len(claim.tokens) else []
+    comparable = claim.whole and len(claimed) == len(claim.tokens)
+    positions = challenged(claim, context) if comparable else []
     same = {p: float(claimed[p]) for p in positions}
     return check_logprobs(
         claim.logprobs, len(claim.tokens), claim.completion_length, positions, same

@@ -9,7 +9,7 @@ from windrow.assets.validation.weights import weights
 from windrow.assets.window.beacon import beacon
 from windrow.assets.window.checkpoint import checkpoint
 from windrow.assets.window.stream import window_stream
-from windrow.assets.window.submission import submission
+from windrow.assets.window.submission import submission_asset
 from windrow.assets.window.upload import upload
 from windrow.pipelines.embedded import embedded_resources
 from windrow.pipelines.jobs import (
@@ -39,7 +39,7 @@ def build(settings: Settings) -> dg.Definitions:
             beacon,
             checkpoint,
             window_stream,
-            submission,
+            submission_asset(verified=settings.verify_submission),
             upload,
             verdicts,
             scores,

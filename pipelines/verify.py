@@ -3,7 +3,6 @@
 import hashlib
 import re
 import secrets
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,11 +12,10 @@ from typing import Final, Self
 import pyarrow.compute as pc
 
 from windrow import WindrowError
-from windrow.assets.validation.reference import validation_context
+from windrow.assets.validation.reference import seconds_for_all, validation_context
 from windrow.engine.validation import FileVerdict, validate_file
 from windrow.networks.grail.bucket import WINDOWS_PREFIX, parse_window_file_key
-from windrow.networks.grail.constants import MAX_FILE_BYTES, WINDOW_BLOCKS
-from windrow.networks.grail.submission_checks import check_file_size
+from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.validation.detection import GroupFaults, chance_of_refusal
 from windrow.networks.grail.validation.uploads import GZIP_SUFFIX
 from windrow.networks.grail.validation.verdicts import SOFT_CHECKS
@@ -25,29 +23,14 @@ from windrow.networks.grail.window_file import WindowFile, WindowHeader, read_wi
 from windrow.networks.grail.window_guards import WindowFileError
 from windrow.networks.grail.windows import parse_window
 from windrow.pipelines.embedded import embedded_resources
+from windrow.pipelines.window_sources import CannotVerify, NotFetched, read_source, refuse_size
 from windrow.resources.beacon import BeaconSource
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.inference import Inference
-from windrow.resources.miners import UploadChanged, UploadTooLarge, inflated
-from windrow.resources.object_store import ObjectStoreError, open_bucket
 from windrow.resources.settings import Settings
 
-_S3: Final = re.compile(r"(s3://[^/]+)/(.+)")
 _RANDOMNESS: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,64}")
-
-
-class CannotVerify(WindrowError):
-    """A file cannot be read here, or nothing says what to hold it against."""
-
-
-class _NotFetched(WindrowError):
-    """Validators take no such file from a bucket."""
-
-    def __init__(self, problem: str, network_reason: str, size: int) -> None:
-        super().__init__(problem)
-        self.network_reason = network_reason
-        self.size = size
 
 
 class Fate(StrEnum):
@@ -115,26 +98,31 @@ class Unjudged:
 
 @dataclass(frozen=True)
 class Verifier:
-    """Holds files against what the chain and the trainer's bucket say."""
+    """Holds files against what the chain and the trainer's bucket say.
+
+    evaluation_seconds: to evaluate as many rollouts as the network samples.
+    """
 
     chain: Chain
     beacons: BeaconSource
     checkpoints: CheckpointCache
     inference: Inference
     options: Options
+    evaluation_seconds: float
 
     @classmethod
     def embedded(cls, options: Options) -> Self:
         """Over the parts that the settings describe."""
-        parts = embedded_resources(Settings.read())
+        settings = Settings.read()
+        parts = embedded_resources(settings)
         names = ("chain", "beacon_source", "checkpoints", "inference")
-        return cls(*(parts[name] for name in names), options)
+        return cls(*(parts[name] for name in names), options, settings.evaluation_seconds)
 
     def judge(self, location: str) -> Judged | Unjudged:
         """A window file at a path or an s3:// URL; one that is hostile ends as a verdict too."""
         try:
-            return self._judge(location, _content(location))
-        except _NotFetched as refused:
+            return self._judge(location, read_source(location))
+        except NotFetched as refused:
             reason, problem = refused.network_reason, str(refused)
             return Judged(location, refused.size, None, Fate.IGNORED, reason, False, problem)
         except WindrowError as error:
@@ -142,7 +130,7 @@ class Verifier:
 
     def _judge(self, location: str, content: bytes) -> Judged:
         size, sha256 = len(content), hashlib.sha256(content).hexdigest()
-        _refuse_size(size)
+        refuse_size(size)
         try:
             file = read_window_file(content)
         except WindowFileError as error:
@@ -187,6 +175,9 @@ class Verifier:
             randomness=randomness,
             drand_round=drand_round,
             every_rollout=self.options.every_rollout,
+            evaluation_seconds=seconds_for_all(file.rollouts.num_rows, self.evaluation_seconds)
+            if self.options.every_rollout
+            else self.evaluation_seconds,
         )
         verdict = validate_file(
             file,
@@ -211,62 +202,6 @@ class Verifier:
                 f"{location} names no window (a multiple of 30) to hold it against; give --window"
             )
         return hotkey, window
-
-
-def _content(location: str) -> bytes:
-    """The file's bytes, as a validator would have them. Raises CannotVerify, ObjectStoreError."""
-    if "://" in location:
-        return _of_bucket(location)
-    try:
-        path = Path(location)
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CannotVerify(f"{location} is no file; name a window file")
-        _refuse_size(status.st_size)
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise CannotVerify(f"{location} cannot be read: {reason}") from error
-    return _unpacked(location, content)
-
-
-def _of_bucket(location: str) -> bytes:
-    match = _S3.fullmatch(location)
-    if match is None:
-        raise CannotVerify(f"{location} is neither a path nor s3://BUCKET/KEY")
-    try:
-        bucket = open_bucket(match[1])
-    except ObjectStoreError as error:
-        raise CannotVerify(
-            f"{location}: {error} Live buckets come with the live parts; copy the file to this "
-            "machine and verify it here"
-        ) from error
-    info = bucket.head(match[2])
-    if info is None:
-        raise CannotVerify(f"{location} is not there")
-    _refuse_size(info.size)
-    return _unpacked(location, bucket.get(match[2], max_bytes=MAX_FILE_BYTES))
-
-
-def _unpacked(location: str, content: bytes) -> bytes:
-    if not location.endswith(GZIP_SUFFIX):
-        return content
-    try:
-        return inflated(content, location)
-    except (UploadChanged, UploadTooLarge) as error:
-        raise _NotFetched(str(error), "unreadable", len(content)) from error
-
-
-def _refuse_size(size: int) -> None:
-    """Raise _NotFetched for a size that validators treat as missing (§3.2)."""
-    for violation in check_file_size(size).to_pylist():
-        threshold = violation["threshold"]
-        raise _NotFetched(
-            f"{violation['reason']}: {size:,} bytes, the limit is {threshold:,.0f}",
-            "bad_size",
-            size,
-        )
 
 
 def _chance(verdict: FileVerdict, file: WindowFile) -> float:

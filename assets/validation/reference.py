@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from windrow.engine.validation import MAX_SAMPLED_ROWS
 from windrow.engine.validation_inputs import EVALUATION_SECONDS, ValidationContext
 from windrow.resources.beacon import Beacon
 from windrow.resources.checkpoints import VerifiedCheckpoint
@@ -38,3 +39,8 @@ def validation_context(
         every_rollout=every_rollout,
         evaluation_seconds=evaluation_seconds,
     )
+
+
+def seconds_for_all(rows: int, seconds: float) -> float:
+    """Time to evaluate every rollout of a file, at the pace that its sample is given `seconds`."""
+    return seconds * max(1.0, rows / MAX_SAMPLED_ROWS)

@@ -1,13 +1,13 @@
 """The whole verifier over a miner's own file: an asset check that costs a second forward pass."""
 
 import hashlib
-from pathlib import Path
 
 import dagster as dg
 import pyarrow.compute as pc
 
-from windrow.assets.validation.reference import validation_context
+from windrow.assets.validation.reference import seconds_for_all, validation_context
 from windrow.engine.validation import validate_file
+from windrow.networks.grail.window_file import WindowFile
 from windrow.resources.beacon import Beacon
 from windrow.resources.checkpoints import VerifiedCheckpoint
 from windrow.resources.inference import Inference
@@ -22,11 +22,17 @@ def stand_in_randomness(miner_randomness: str) -> str:
 
 
 def full_verifier(
-    path: Path, hotkey: str, opened: Beacon, checkpoint: VerifiedCheckpoint, inference: Inference
+    file: WindowFile,
+    hotkey: str,
+    opened: Beacon,
+    checkpoint: VerifiedCheckpoint,
+    inference: Inference,
+    evaluation_seconds: float,
 ) -> dg.AssetCheckResult:
-    """Every check on every rollout of a written file, as a validator with this checkpoint makes it.
+    """Every check on every rollout of a file, as a validator with this checkpoint makes it.
 
-    It only warns: positions opened by the true R_v are others, and the file is the miner's own.
+    evaluation_seconds: for as many rollouts as the network samples. The check only warns: the true
+    R_v opens other positions, and a failure near a tolerance need not recur.
     """
     randomness = stand_in_randomness(opened.randomness)
     context = validation_context(
@@ -37,9 +43,10 @@ def full_verifier(
         randomness=randomness,
         drand_round=None,
         every_rollout=True,
+        evaluation_seconds=seconds_for_all(file.rollouts.num_rows, evaluation_seconds),
     )
     verdict = validate_file(
-        path,
+        file,
         context,
         environment=inference.environment(checkpoint),
         measure=inference.verifier(checkpoint).measure,

@@ -34,51 +34,38 @@ from windrow.resources.settings import Settings
 from windrow.resources.wallet import Wallet
 
 
-class SubmissionConfig(dg.Config):
-    """verify: put the file to the full verifier; so does WINDROW_VERIFY_SUBMISSION=yes."""
-
-    verify: bool = False
-
-
 class NothingToSubmit(WindrowError):
     """Every group of a window breaks a rule."""
 
 
-@dg.multi_asset(
-    name="submission",
-    specs=[
-        dg.AssetSpec(
-            "submission",
-            deps=["rollouts", "proofs"],
-            group_name="window",
-            kinds={"parquet"},
-            description="The signed window file, without groups that a validator would refuse.",
-        )
-    ],
-    partitions_def=windows,
-    can_subset=True,  # so that the full verifier need not report where nobody asked for it
-    check_specs=[
+def submission_asset(*, verified: bool) -> dg.AssetsDefinition:
+    """The asset `submission`. verified: with the check `full_verifier`, a second forward pass."""
+    checks = [
         dg.AssetCheckSpec(name, asset="submission", blocking=True, description=description)
         for name, description in CHECKS.items()
     ]
-    + [
-        dg.AssetCheckSpec(
-            FULL_VERIFIER,
-            asset="submission",
-            description="all that a validator checks, on every rollout; only where it is asked for",
-        )
-    ],
-)
+    if verified:
+        description = "every check that a validator makes, model included, on every rollout"
+        checks.append(dg.AssetCheckSpec(FULL_VERIFIER, asset="submission", description=description))
+    define = dg.asset(
+        partitions_def=windows,
+        group_name="window",
+        deps=["rollouts", "proofs"],
+        kinds={"parquet"},
+        check_specs=checks,
+    )
+    return define(submission)
+
+
 def submission(
     context: dg.AssetExecutionContext,
-    config: SubmissionConfig,
     settings: dg.ResourceParam[Settings],
     chain: dg.ResourceParam[Chain],
     checkpoints: dg.ResourceParam[CheckpointCache],
     inference: dg.ResourceParam[Inference],
     lake: dg.ResourceParam[Lake],
     wallet: dg.ResourceParam[Wallet],
-) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+) -> Iterator[dg.MaterializeResult]:
     """The file that would be uploaded, without the groups that a validator would refuse.
 
     A group that breaks a rule is left out whole, with the reason kept as a row. What is left is
@@ -137,16 +124,11 @@ def submission(
         lake.write("submissions", window, hotkey, summary, run_id=context.run.run_id, replace=True)
         current = checkpoints.select(window)
         results = check_results(violations, checkpoint.metadata.window, current)
-        if config.verify or settings.verify_submission:
+        if settings.verify_submission:
             opened = Beacon(**{name: beacon[name] for name in Beacon.__dataclass_fields__})
-            results.append(full_verifier(path, hotkey, opened, checkpoint, inference))
-    chosen = {key.name for key in context.selected_asset_check_keys}
-    results = [found for found in results if found.check_name in chosen]
-    if context.selected_asset_keys:
-        metadata = rows.summary_metadata(summary, flat)
-        yield dg.MaterializeResult("submission", metadata=metadata, check_results=results)
-    else:  # a person runs checks alone
-        yield from results
+            seconds = settings.evaluation_seconds
+            results.append(full_verifier(written, hotkey, opened, checkpoint, inference, seconds))
+    yield dg.MaterializeResult(metadata=rows.summary_metadata(summary, flat), check_results=results)
 
 
 def _holds(path: Path, flat: pa.Table, reference: Reference) -> bool:

@@ -1,39 +1,38 @@
-"""`windrow demo`: mine a few windows of the embedded network, one after the other."""
+"""`windrow demo`: mine a few windows of the embedded network, then validate them."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from windrow import WindrowError
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import window_start
+from windrow.pipelines.demo import tables
+from windrow.pipelines.demo.broken import upload_broken_copy
+from windrow.pipelines.explain import story
+from windrow.pipelines.explain_page import print_story
 from windrow.resources.lake import Lake
+from windrow.resources.object_store import open_bucket
 from windrow.resources.settings import Settings
+from windrow.resources.wallet import DevelopmentWallet
 
-RESULTS = """
-SELECT s.window_start, s.hotkey, s.groups, s.rollouts, s.mean_reward,
-       r.tokens / nullif(r.seconds, 0) AS tokens_per_second, r.proof_seconds,
-       u.margin_seconds, u.sha256
-FROM submissions s
-JOIN uploads u USING (window_start, hotkey)
-JOIN window_runs r USING (window_start, hotkey)
-WHERE s.window_start >= ?
-ORDER BY s.window_start
-"""
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 class DemoFailed(WindrowError):
-    """A demo window did not end with an upload."""
+    """A demo window was not mined or not validated."""
 
 
 def run_demo(out: Console, windows: int, groups: int) -> None:
-    """Mine `windows` windows of `groups` groups and print what DuckDB says of them.
+    """Mine `windows` windows of `groups` groups, validate them, and print what DuckDB says of both.
 
     The development chain jumps to the next window instead of waiting for it; from there its clock
-    runs on, so deadlines and time budgets are real. Raises DemoFailed.
+    runs on, so deadlines and time budgets are real. In the last window a second miner uploads a
+    broken copy of the first one's file. Raises DemoFailed.
     """
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     import dagster as dg
@@ -43,68 +42,69 @@ def run_demo(out: Console, windows: int, groups: int) -> None:
 
     settings = Settings.read()
     chain = embedded_chain(settings)
+    own = DevelopmentWallet(settings.wallet_uri).hotkey
     definitions = build(settings)
-    job = definitions.resolve_job_def("mine_window")
-    first = None
+    lake = Lake(settings.lake)
+    mined: list[int] = []
     with dg.DagsterInstance.get() as instance:
         for number in range(windows):
-            window = window_start(chain.block()) + WINDOW_BLOCKS
-            chain.advance_to(window)
-            first = window if first is None else first
+            window = chain.advance_to(window_start(chain.block()) + WINDOW_BLOCKS)
             out.print(f"window {window} ({number + 1} of {windows}): {groups} groups of 16 …")
-            result = job.execute_in_process(
-                partition_key=str(window),
-                instance=instance,
-                run_config={
-                    "ops": {"window_stream": {"config": {"max_groups": groups}}},
-                    "loggers": {"console": {"config": {"log_level": "INFO"}}},
-                },
-                raise_on_error=False,
-            )
-            if not result.success:
-                failed = [e for e in result.all_events if e.is_step_failure]
-                raise DemoFailed(
-                    f"window {window} failed in {', '.join(str(e.step_key) for e in failed)}; "
-                    f"run {result.run_id} has the details: make ui"
-                )
-    _print_results(out, Lake(settings.lake), first or 0)
-    out.print(NEXT.format(bucket=settings.bucket), highlight=False, soft_wrap=True)
-
-
-def _print_results(out: Console, lake: Lake, first: int) -> None:
-    table = Table(
-        title="mined windows, from the lake",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+            stream = {"window_stream": {"config": {"max_groups": groups}}}
+            _run(definitions, instance, "mine_window", window, "INFO", stream)
+            mined.append(window)
+        out.print("a second miner uploads a broken copy of the last file")
+        broken = upload_broken_copy(open_bucket(settings.bucket), mined[-1], own, chain.now())
+        chain.advance_to(mined[-1] + WINDOW_BLOCKS)
+        for window in mined:
+            out.print(f"window {window} has closed: validating …")
+            _run(definitions, instance, "validate_window", window, "WARNING")
+    names = {own: "you", broken: "broken copy"}
+    tables.print_mined(out, lake, mined[0])
+    tables.print_verdicts(out, lake, mined[0], names)
+    tables.print_weights(out, lake, mined[-1], names)
+    out.rule("windrow explain, for the broken copy", align="left")
+    print_story(out, story(lake, str(mined[-1]), broken, own), brief=True)
+    out.rule()
+    out.print(
+        NEXT.format(bucket=settings.bucket, window=mined[-1]), highlight=False, soft_wrap=True
     )
-    for name in ("window", "groups", "rollouts", "reward", "tok/s", "proof s", "margin"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("file", overflow="fold", min_width=16)
-    table.add_column("sha256", no_wrap=True)
-    for row in lake.query(RESULTS, [first]).to_pylist():
-        hotkey, window = row["hotkey"], row["window_start"]
-        table.add_row(
-            str(window),
-            str(row["groups"]),
-            str(row["rollouts"]),
-            f"{row['mean_reward']:.3f}",
-            "-" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.0f}",
-            f"{row['proof_seconds']:.2f}",
-            f"{row['margin_seconds']:.0f}",
-            f"{hotkey[:5]}…-window-{window}.parquet",
-            row["sha256"][:8],
+
+
+def _run(
+    definitions: "dg.Definitions",
+    instance: "dg.DagsterInstance",
+    job: str,
+    window: int,
+    log_level: str,
+    ops: Mapping[str, Any] | None = None,
+) -> None:
+    """Run a job of one window in this process. Raises DemoFailed."""
+    result = definitions.resolve_job_def(job).execute_in_process(
+        partition_key=str(window),
+        instance=instance,
+        run_config={
+            "ops": dict(ops or {}),
+            "loggers": {"console": {"config": {"log_level": log_level}}},
+        },
+        raise_on_error=False,
+    )
+    if not result.success:
+        failed = ", ".join(str(e.step_key) for e in result.all_events if e.is_step_failure)
+        raise DemoFailed(
+            f"window {window} failed in {failed}; run {result.run_id} has the details: make ui"
         )
-    out.print(table)
 
 
 NEXT = """reward: mean of the rollouts; margin: seconds that were left until the network's deadline.
-The files are in {bucket}, signed by a development key.
+The files are in {bucket}, signed by development keys.
 
 Type next:
-  make ui                        the pipeline in a browser; it mines every window that opens
-  .venv/bin/windrow status       the chain and the newest windows
-  .venv/bin/windrow doctor       what is configured, what is missing
-  .venv/bin/windrow sql --list   what can be asked of the lake
+  make ui                                the pipeline in a browser; it mines and
+                                         validates every window
+  .venv/bin/windrow status               the chain and the newest windows
+  .venv/bin/windrow explain {window}      your own file of the last window
+  .venv/bin/windrow verify FILE --all    any window file, every rollout
+  .venv/bin/windrow doctor               what is configured, what is missing
+  .venv/bin/windrow sql --list           what can be asked of the lake
 """

@@ -1,13 +1,18 @@
 """An embedded home shared by a session, and a Dagster instance configured as the repository's."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from rich.console import Console
 
+from tests.pipelines.demonstrated import Demonstrated
 from tests.support.embedded import embedded_settings
+from windrow.pipelines.demo.run import run_demo
+from windrow.resources.lake import Lake
 from windrow.resources.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -37,3 +42,20 @@ def instance_on_disk(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with dg.DagsterInstance.get() as instance:
         yield instance
+
+
+@pytest.fixture(scope="session")
+def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> Demonstrated:
+    """The demo, run once on a terminal of 80 columns."""
+    home = tmp_path_factory.mktemp("demo")
+    shutil.copy(ROOT / "dagster.yaml", home)
+    variables = {"WINDROW_HOME": str(home / "windrow"), "WINDROW_CHAIN_CLOCK": "stepped"}
+    out = Console(file=io.StringIO(), width=80)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        for name, value in {**variables, "DAGSTER_HOME": str(home)}.items():
+            patch.setenv(name, value)
+        run_demo(out, windows=1, groups=2)
+    settings = Settings.read(variables)
+    (window,) = Lake(settings.lake).query("SELECT DISTINCT window_start FROM scores").to_pylist()
+    return Demonstrated(settings, out.file.getvalue(), window["window_start"])
