@@ -7,7 +7,7 @@ export DAGSTER_HOME := $(CURDIR)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-model ui test conformance check bench soundness clean
+.PHONY: help setup demo demo-model ui test test-live conformance check bench soundness clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,7 +32,10 @@ ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
 test: check  ## lint, types, import rule and every test
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not live'
+
+test-live: $(READY)  ## tests against real servers that are installed here (radosgw)
+	$(BIN)/pytest -m live
 
 conformance: $(READY)  ## only the network vectors
 	$(BIN)/pytest tests/conformance

@@ -35,7 +35,7 @@ def demo(
 @app.command()
 def doctor() -> None:
     """What is configured, what is missing and what to do; exit status 1 if anything is missing."""
-    from windrow.pipelines.doctor import report
+    from windrow.pipelines.commands.doctor import report
 
     raise typer.Exit(0 if report(out) else 1)
 
@@ -43,7 +43,7 @@ def doctor() -> None:
 @app.command()
 def status() -> None:
     """The chain, the open window and the newest windows in the lake."""
-    from windrow.pipelines.status import show
+    from windrow.pipelines.commands.status import show
 
     show(out)
 
@@ -54,7 +54,7 @@ def windows(
     last: Annotated[str, typer.Argument(help="the newest window of the range")],
 ) -> None:
     """Register a range of windows with Dagster, to backfill them."""
-    from windrow.pipelines.windows import register
+    from windrow.pipelines.commands.windows import register
 
     register(out, first, last)
 
@@ -75,7 +75,7 @@ def sql(
     ] = "",
 ) -> None:
     """Query the lake with DuckDB, read-only, while runs go on."""
-    from windrow.pipelines.sql import Form, list_all, list_columns, print_query
+    from windrow.pipelines.commands.sql import Form, list_all, list_columns, print_query
 
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
@@ -113,8 +113,8 @@ def verify(
     Exit status 0: accepted by the network and by Windrow. 1: refused by either. 2: a file could
     not be verified.
     """
-    from windrow.pipelines.verify import Options, Verifier, exit_status
-    from windrow.pipelines.verify_report import print_json, print_page
+    from windrow.pipelines.commands.verify import Options, Verifier, exit_status
+    from windrow.pipelines.commands.verify_report import print_json, print_page
 
     # What a check raised on a hostile file is in its verdict; a log would print it as a traceback.
     logging.getLogger("windrow.engine").setLevel(logging.ERROR)
@@ -135,7 +135,7 @@ def explain(
     hotkey: Annotated[str, typer.Argument(help="a miner; default: your own")] = "",
 ) -> None:
     """What became of a miner's window: verdicts, score, weight, ban, and what to change."""
-    from windrow.pipelines.explain_page import show
+    from windrow.pipelines.commands.explain_page import show
 
     show(out, window, hotkey)
 

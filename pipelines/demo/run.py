@@ -10,10 +10,10 @@ from rich.console import Console
 from windrow import WindrowError
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import window_start
+from windrow.pipelines.commands.explain import story
+from windrow.pipelines.commands.explain_page import print_story
 from windrow.pipelines.demo import tables
 from windrow.pipelines.demo.broken import upload_broken_copy
-from windrow.pipelines.explain import story
-from windrow.pipelines.explain_page import print_story
 from windrow.resources.lake import Lake
 from windrow.resources.object_store import open_bucket
 from windrow.resources.settings import Settings

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from windrow.pipelines.printing import cell
+from windrow.pipelines.commands.printing import cell
 from windrow.resources.lake import Lake
 
 MINED = """

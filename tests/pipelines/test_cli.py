@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.support.lake_rows import rows_of
 from windrow.pipelines.cli import app
-from windrow.pipelines.windows import NoSuchWindows
+from windrow.pipelines.commands.windows import NoSuchWindows
 from windrow.resources.lake import Lake
 from windrow.resources.lake_catalogue import QueryRefused
 from windrow.resources.settings import Settings

@@ -22,8 +22,13 @@ from windrow.networks.grail.validation.verdicts import SOFT_CHECKS
 from windrow.networks.grail.window_file import WindowFile, WindowHeader, read_window_file
 from windrow.networks.grail.window_guards import WindowFileError
 from windrow.networks.grail.windows import parse_window
+from windrow.pipelines.commands.window_sources import (
+    CannotVerify,
+    NotFetched,
+    read_source,
+    refuse_size,
+)
 from windrow.pipelines.embedded import embedded_resources
-from windrow.pipelines.window_sources import CannotVerify, NotFetched, read_source, refuse_size
 from windrow.resources.beacon import BeaconSource
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache

@@ -1,18 +1,20 @@
 """The reference half of docs/data.md, made from the datasets and the named queries.
 
-`python -m windrow.pipelines.data_page docs/data.md` brings the page up to date: what is above the
-mark stays, what is below it is made anew.
+`python -m windrow.pipelines.commands.data_page docs/data.md` brings the page up to date: what is
+above the mark stays, what is below it is made anew.
 """
 
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from windrow.pipelines.named_queries import named_queries
+from windrow.pipelines.commands.named_queries import named_queries
 from windrow.resources.lake_schema import DATASETS, Dataset
 from windrow.resources.lake_summaries import SUMMARIES
 
-MARK = "<!-- From here on made by `python -m windrow.pipelines.data_page docs/data.md`. -->\n"
+MARK = (
+    "<!-- From here on made by `python -m windrow.pipelines.commands.data_page docs/data.md`. -->\n"
+)
 
 
 def updated(page: str) -> str:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from windrow.pipelines.named_queries import named_queries, query_named
-from windrow.pipelines.printing import cell, plain
+from windrow.pipelines.commands.named_queries import named_queries, query_named
+from windrow.pipelines.commands.printing import cell, plain
 from windrow.resources.lake import Lake
 from windrow.resources.lake_bucket import BucketLake, S3Access
 from windrow.resources.lake_summaries import TABLES

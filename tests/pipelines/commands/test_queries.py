@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from windrow.pipelines.named_queries import UnknownQuery, named_queries, query_named
+from windrow.pipelines.commands.named_queries import UnknownQuery, named_queries, query_named
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
 

@@ -9,8 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from windrow.pipelines.advice import ADVICE, place_of
-from windrow.pipelines.printing import cell
+from windrow.pipelines.commands.advice import ADVICE, place_of
+from windrow.pipelines.commands.printing import cell
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from tests.support.lake_rows import rows_of
 from windrow.pipelines.cli import app
-from windrow.pipelines.named_queries import UnknownQuery, named_queries
+from windrow.pipelines.commands.named_queries import UnknownQuery, named_queries
 from windrow.resources.lake import Lake
 from windrow.resources.lake_files import LakeError
 from windrow.resources.lake_schema import DATASETS

@@ -15,8 +15,15 @@ from tests.pipelines.demonstrated import Demonstrated
 from windrow.networks.grail.window_file import read_window_file
 from windrow.networks.grail.windows import window_start
 from windrow.pipelines.cli import app
+from windrow.pipelines.commands.verify import (
+    CannotVerify,
+    Fate,
+    Judged,
+    Options,
+    Unjudged,
+    Verifier,
+)
 from windrow.pipelines.embedded import embedded_chain
-from windrow.pipelines.verify import CannotVerify, Fate, Judged, Options, Unjudged, Verifier
 
 
 @pytest.fixture(autouse=True)

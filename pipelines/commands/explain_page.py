@@ -14,10 +14,10 @@ from windrow.networks.grail.constants import (
 )
 from windrow.networks.grail.validation.uploads import UploadState
 from windrow.networks.grail.validation.weights import MAINNET
-from windrow.pipelines.advice import COPIED, UPLOADS
-from windrow.pipelines.explain import VALIDATE, Story, story
-from windrow.pipelines.printing import cell
-from windrow.pipelines.verdict_tables import (
+from windrow.pipelines.commands.advice import COPIED, UPLOADS
+from windrow.pipelines.commands.explain import VALIDATE, Story, story
+from windrow.pipelines.commands.printing import cell
+from windrow.pipelines.commands.verdict_tables import (
     by_check,
     checks_table,
     failure_line,

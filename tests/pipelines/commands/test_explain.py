@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 from tests.pipelines.demonstrated import Demonstrated
 from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.validation.verdicts import HARD_CHECKS, SOFT_CHECKS
-from windrow.pipelines.advice import ADVICE, UPLOADS
 from windrow.pipelines.build import build
 from windrow.pipelines.cli import app
+from windrow.pipelines.commands.advice import ADVICE, UPLOADS
+from windrow.pipelines.commands.explain import NothingKnown
+from windrow.pipelines.commands.explain_page import LOOKED_AT
 from windrow.pipelines.embedded import embedded_chain
-from windrow.pipelines.explain import NothingKnown
-from windrow.pipelines.explain_page import LOOKED_AT
 from windrow.resources.lake import Lake
 from windrow.resources.object_store import open_bucket
 

@@ -27,7 +27,7 @@ class NamedQuery:
 
 def named_queries() -> dict[str, NamedQuery]:
     """Every named query, by name."""
-    folder = resources.files("windrow.pipelines") / "queries"
+    folder = resources.files("windrow.pipelines.commands") / "queries"
     files = sorted((file for file in folder.iterdir()), key=lambda file: file.name)
     queries = [
         _parsed(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))

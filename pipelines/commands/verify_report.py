@@ -12,15 +12,15 @@ from rich.text import Text
 from windrow.engine.validation import FileVerdict
 from windrow.networks.grail.constants import BLOCK_SECONDS, WINDOW_BLOCKS
 from windrow.networks.grail.validation.service import BAN_WINDOWS
-from windrow.pipelines.printing import cell, plain
-from windrow.pipelines.verdict_tables import (
+from windrow.pipelines.commands.printing import cell, plain
+from windrow.pipelines.commands.verdict_tables import (
     by_check,
     checks_table,
     failure_line,
     failures,
     what_to_change,
 )
-from windrow.pipelines.verify import Fate, Judged, Unjudged, exit_status
+from windrow.pipelines.commands.verify import Fate, Judged, Unjudged, exit_status
 
 SHOWN_EACH = 3
 """Failures of one check on a page; JSON has all."""

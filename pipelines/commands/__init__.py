@@ -1,0 +1,1 @@
+"""What each `windrow` command does; `pipelines/cli.py` only names them."""
