@@ -24,7 +24,7 @@ import pyarrow as pa
 from benchmarks.ratio import Ratio
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP, WINDOW_BLOCKS
 from windrow.networks.grail.validation.verdicts import HARD_CHECKS, SOFT_CHECKS
-from windrow.pipelines.named_queries import named_queries
+from windrow.pipelines.commands.named_queries import named_queries
 from windrow.resources.lake import Lake
 from windrow.resources.lake_compaction import WINDOWS_PER_FILE
 from windrow.resources.lake_schema import DATASETS

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.lake_rows import rows_of
 from tests.support.radosgw import KEY_ID, SECRET, missing, s3_server
-from windrow.pipelines.named_queries import named_queries
+from windrow.pipelines.commands.named_queries import named_queries
 from windrow.resources.lake import Lake
 from windrow.resources.lake_bucket import BucketLake, S3Access
 from windrow.resources.lake_catalogue import QueryFailed, QueryRefused
