@@ -55,8 +55,7 @@ def strict_verdicts(
     groups = rollouts["rollout_group"].combine_chunks()
     whole = Violations(groups)
     check_group_numbers(groups, whole)
-    logprobs = RolloutColumns.of(rollouts).completion_logprobs()
-    check_duplicates(groups, pa.array(digests, pa.string()), logprobs, whole)
+    check_duplicates(RolloutColumns.of(rollouts), pa.array(digests, pa.string()), whole)
     return _verdicts(pa.concat_tables([of_rows, _bounded(whole.table())]), rollouts, context)
 
 

@@ -326,7 +326,8 @@ def _text(m: Material) -> Iterator[Forgery]:
         m.reproved(_graded(m, written)),
         m.everywhere,
         False,
-        "a sampler could have drawn it; 16 equal rollouts count once, and have no advantage",
+        "refused here because this model never answers without steps; text as the model writes it "
+        "would pass",
     )
     greedy = world.sample(
         miners, policy=world.policy.__class__(**{**vars(world.policy), "top_k": 1}), alike=True
@@ -353,11 +354,16 @@ def _text(m: Material) -> Iterator[Forgery]:
         rollouts.completions[at - at % per_file + at % ROLLOUTS_PER_GROUP]
         for at in range(len(rollouts))
     ]
+    # A group with the problem of the first is no other prompt.
+    prompts = _prompts(rollouts)
+    other_prompt = [
+        not np.array_equal(prompts[at], prompts[at - at % per_file]) for at in range(len(rollouts))
+    ]
     yield Forgery(
-        "replayed under the next group's prompt, proved again",
+        "replayed under another group's prompt, proved again",
         "text",
         m.reproved(_graded(m, pasted)),
-        rollouts.groups > 0,
+        np.array(other_prompt),
         False,
     )
     others = [rollouts.completions[(at + per_file) % len(rollouts)] for at in range(len(rollouts))]
@@ -367,7 +373,8 @@ def _text(m: Material) -> Iterator[Forgery]:
         m.reproved(_graded(m, others)),
         m.everywhere,
         False,
-        "one file alone does not show it: copy detection compares the miners of a window",
+        "an answer that fits the other problem too passes; copy detection compares the miners of a "
+        "window",
     )
 
 
@@ -476,6 +483,10 @@ def _graded(m: Material, completions: Sequence[NDArray[np.int32]]) -> Rollouts:
 
 def _with(rollouts: Rollouts, **fields: Any) -> Rollouts:
     return Rollouts(**{n: getattr(rollouts, n) for n in rollouts.__annotations__} | fields)
+
+
+def _prompts(rollouts: Rollouts) -> list[NDArray[np.int32]]:
+    return [s[:p] for s, p in zip(rollouts.sequences, rollouts.prompt_lengths, strict=True)]
 
 
 def _miners(rollouts: Rollouts) -> list[int]:

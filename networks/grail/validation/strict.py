@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from windrow.networks.grail.columns import is_null, plain
+from windrow.networks.grail.columns import RolloutColumns, is_null, plain
 from windrow.networks.grail.violations import Severity, Violations
 
 MIN_GROUP_DENSITY: Final = 0.5
@@ -40,24 +40,28 @@ def check_group_numbers(groups: pa.Array, found: Violations) -> None:
         )
 
 
-def check_duplicates(
-    groups: pa.Array, digests: pa.Array, logprobs: NDArray[np.float64], found: Violations
-) -> None:
+def check_duplicates(rollouts: RolloutColumns, digests: pa.Array, found: Violations) -> None:
     """Completions that an earlier group of the file has too, though hardly any sampler would.
 
-    digests: of the completions [n]. logprobs: claimed, summed over each completion, float64 [n]. A
-    short and certain completion comes twice by chance where two groups draw the same problem.
+    digests: of the completions [n]. A short and certain completion comes twice by chance where
+    two groups draw the same problem, and only there.
     """
     codes = plain(pc.dictionary_encode(digests).indices)
-    first_row = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
-    first_row[codes[::-1]] = np.arange(len(codes))[::-1]
-    own = plain(groups)
-    repeated = (own != own[first_row[codes]]) & ~is_null(digests)
+    first = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    groups = plain(rollouts.column("rollout_group"))
+    repeated = (groups != groups[first[codes]]) & ~is_null(digests)
+    logprobs = rollouts.completion_logprobs()
+    same_problem = np.zeros(len(codes), np.bool_)
+    for row in np.flatnonzero(repeated & (logprobs > CHANCE)):
+        earlier = rollouts.tokens.row(int(first[codes[row]]))
+        same_problem[row] = np.array_equal(rollouts.tokens.row(int(row)), earlier)
     found.rollouts(
-        repeated & ~(logprobs > CHANCE),
+        repeated & ~same_problem,
         "duplicate_completion",
         Severity.STRICT,
-        "another group of the file has the same completion, too unlikely to be sampled twice",
+        "another group of the file has the same completion, of another problem or too unlikely "
+        "to be sampled twice",
         measured=logprobs,
         threshold=CHANCE,
     )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windrow.networks.grail.columns import RolloutColumns
 from windrow.networks.grail.validation.copies import (
     Interval,
     MinerCompletions,
@@ -30,6 +31,7 @@ from windrow.networks.grail.validation.uploads import (
 )
 from windrow.networks.grail.validation.verdicts import HARD_CHECKS, SOFT_CHECKS
 from windrow.networks.grail.violations import Violations
+from windrow.networks.grail.window_schema import FLAT_SCHEMA
 
 PASSED = dict.fromkeys((*HARD_CHECKS, *SOFT_CHECKS), True)
 
@@ -104,18 +106,45 @@ def test_group_numbers(groups: list[int | None], suspicious: bool) -> None:
     assert strict_checks(found) == ["group_numbers"] * suspicious
 
 
-def test_only_completions_of_another_group_are_duplicates() -> None:
-    groups = pa.array([0, 0, 1, 1, 1, 1, 1], pa.int64())
-    digests = pa.array(["a", "a", "a", None, "b", "a", "a"])
-    logprobs = np.array([-40.0, -40.0, -40.0, -40.0, -40.0, -3.0, np.nan])
-    found = Violations(groups)
-    check_duplicates(groups, digests, logprobs, found)
-    # A completion that is likely comes twice by chance; one without a number does not.
-    assert found.table().column("row").to_pylist() == [2, 6]
-    check_successes(
-        pa.array([True, None]), np.array([True, False]), successes := Violations(groups)
+def claimed(rows: list[tuple[int, list[int], float]]) -> pa.Table:
+    """Rollouts of (group, prompt, log-prob of the completion), all with one completion."""
+    empty = FLAT_SCHEMA.empty_table()
+    columns = {
+        "rollout_group": [group for group, _, _ in rows],
+        "tokens": [[*prompt, 7, 8] for _, prompt, _ in rows],
+        "token_logprobs": [[0.0] * len(prompt) + [logprob, 0.0] for _, prompt, logprob in rows],
+        "prompt_length": [len(prompt) for _, prompt, _ in rows],
+        "completion_length": [2] * len(rows),
+    }
+    for name in empty.column_names:
+        columns.setdefault(name, [None] * len(rows))
+    return pa.table(columns).select(empty.column_names).cast(FLAT_SCHEMA)
+
+
+def test_a_completion_of_another_group_is_a_duplicate_unless_chance_explains_it() -> None:
+    rollouts = claimed(
+        [
+            (0, [1], -40.0),
+            (0, [1], -40.0),
+            (1, [1], -40.0),  # improbable
+            (2, [1], -3.0),  # the same problem, and probable
+            (3, [2], -3.0),  # another problem
+            (4, [1], float("nan")),
+        ]
     )
-    assert successes.table().column("row").to_pylist() == [1]
+    columns = RolloutColumns.of(rollouts)
+    found = Violations(columns.column("rollout_group"))
+    check_duplicates(columns, pa.array(["a"] * 6), found)
+    assert found.table().column("row").to_pylist() == [2, 4, 5]
+    nothing = Violations(columns.column("rollout_group"))
+    check_duplicates(columns, pa.nulls(6, pa.string()), nothing)
+    assert not nothing.table().num_rows
+
+
+def test_a_claimed_success_must_be_the_evaluated_one() -> None:
+    found = Violations(pa.array([0, 0], pa.int64()))
+    check_successes(pa.array([True, None]), np.array([True, False]), found)
+    assert found.table().column("row").to_pylist() == [1]
 
 
 files = st.lists(st.lists(st.integers(0, 6), max_size=12), max_size=5)
