@@ -17,7 +17,8 @@ For information, so that the targets mislead nobody. "one row group": the same o
 gathered and written at once, which gives the very file that Windrow writes. "one conversion": all
 the dicts converted by one from_pylist, and the whole table by one to_pylist.
 
-Memory is measured in a fresh process for each side: the peak resident size while reading (the
+All sides use the system's memory pool, as Windrow's own processes do. Memory is measured in a
+fresh process for each side: the peak resident size while reading (the
 kernel's VmHWM, reset just before) less the resident size just before, over the file's
 uncompressed size as its footer states it.
 """
@@ -41,6 +42,8 @@ from numpy.typing import NDArray
 from benchmarks.ratio import Ratio
 from windrow.networks.grail.window_file import read_window_file, write_window_file
 from windrow.networks.grail.window_schema import FLAT_SCHEMA, WIRE_SCHEMA
+
+pa.set_memory_pool(pa.system_memory_pool())
 
 ROLLOUTS, TOKENS, PROMPT, REPEATS = 5000, 512, 128, 5
 WALLET, WINDOW = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY", 61260
