@@ -43,8 +43,8 @@ def report(out: Console) -> bool:
             "[red]✗[/]" if finding.problem else "[green]✓[/]", finding.about, finding.found
         )
     out.print(table)
-    _print_gpus(out, settings)
-    return not any(finding.problem for finding in findings)
+    missing = _print_gpus(out, settings)
+    return not missing and not any(finding.problem for finding in findings)
 
 
 def _print_settings(out: Console, settings: Settings) -> None:
@@ -130,7 +130,8 @@ LOOKS: dict[str, Callable[[Settings], str]] = {
 }
 
 
-def _print_gpus(out: Console, settings: Settings) -> None:
+def _print_gpus(out: Console, settings: Settings) -> list[str]:
+    """What each index means; returns the uses whose GPU is not there."""
     import torch
 
     count = torch.cuda.device_count()
@@ -147,9 +148,11 @@ def _print_gpus(out: Console, settings: Settings) -> None:
             f"GPU {index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB: "
             f"{' and '.join(uses)}"
         )
-    for use, (variable, gpu) in wanted.items():
-        if gpu is not None and gpu >= count:
-            out.print(
-                f"[red]✗[/] {variable}={gpu}: {use} would need GPU {gpu}, "
-                f"but {count} are visible (CUDA_VISIBLE_DEVICES renumbers them from 0)"
-            )
+    missing = [use for use, (_, gpu) in wanted.items() if gpu is not None and gpu >= count]
+    for use in missing:
+        variable, gpu = wanted[use]
+        out.print(
+            f"[red]✗[/] {variable}={gpu}: {use} would need GPU {gpu}, "
+            f"but {count} are visible (CUDA_VISIBLE_DEVICES renumbers them from 0)"
+        )
+    return missing

@@ -61,6 +61,16 @@ def test_doctor_lists_settings_and_what_is_missing(monkeypatch: pytest.MonkeyPat
     assert "//Windrow" not in result.output
 
 
+def test_doctor_misses_a_gpu_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("WINDROW_PROOF_GPU", "99")
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "proofs would need GPU 99" in result.output
+
+
 def test_sql_prints_rows_and_says_how_many_there_are(settings: Settings) -> None:
     rows = rows_of("beacons", WINDOW, 3, source="block hash")
     Lake(settings.lake).write("beacons", WINDOW, "cli", rows, replace=True)
