@@ -136,7 +136,10 @@ def _method(study: Study) -> Iterator[str]:
     )
     yield (
         f"Calibrated limits are {MARGIN:.0f} times the largest honest score of 64 rollouts that "
-        "are not judged here, within bounds (`engine/calibration.py`)."
+        "are not judged here, within bounds (`engine/calibration.py`). Those bounds, the defaults "
+        "and the rule for equal completions were settled on other rollouts of the same model and "
+        "the same forgeries; the rollouts of this page were drawn afterwards. One small model on "
+        "one kind of CPU says nothing of the drift between GPUs."
     )
     yield ""
 

@@ -34,6 +34,9 @@ from windrow.engine.proof_scores import (
     ProofScores,
 )
 
+FIRST_MINER = 1000
+"""Miners 0 to 47 served to find the rules and limits; their rollouts are not judged again."""
+
 FULL_MINERS = 48
 QUICK_MINERS = 2
 CALIBRATED, DEFAULT = "calibrated", "default"
@@ -113,7 +116,7 @@ def run(miners: int = FULL_MINERS) -> Study:
         for dtype in ("float32", "bfloat16")
     }
     say("sampling")
-    rollouts = world.sample(range(miners))
+    rollouts = world.sample(range(FIRST_MINER, FIRST_MINER + miners))
     oracles = {
         "float32": Oracle(world, world.loaded.model, (stale_randomness(), chosen_randomness())),
         "bfloat16": Oracle(world, world.model_bfloat16),
