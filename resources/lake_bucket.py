@@ -3,12 +3,9 @@
 `aws s3 sync lake s3://bucket/prefix`, or any tool that copies files, puts a lake there whole.
 """
 
-import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Self
 from urllib.parse import urlsplit
 
 import duckdb
@@ -24,44 +21,13 @@ from windrow.resources.lake_catalogue import (
 from windrow.resources.lake_files import LakeError
 from windrow.resources.lake_manifest import MANIFEST, Manifest
 from windrow.resources.lake_summaries import NO_DOWNLOADS
-from windrow.resources.secret import Secret
+from windrow.resources.s3_access import S3Access
 
 _URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)*")
 
 
 # There is no folder to spill to: a query that needs more memory than there is fails.
 _SETTINGS = NO_DOWNLOADS | {"allow_persistent_secrets": "false", "max_temp_directory_size": "0KiB"}
-
-
-@dataclass(frozen=True)
-class S3Access:
-    """How to reach S3. endpoint: URL of a server that is not Amazon's."""
-
-    key_id: str
-    secret: Secret
-    token: Secret | None
-    region: str
-    endpoint: str | None
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """The variables every S3 tool reads: AWS_ACCESS_KEY_ID and its kin. Raises LakeError."""
-        wanted = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        if missing := [name for name in wanted if not environment.get(name)]:
-            raise LakeError(f"A lake on s3:// needs {' and '.join(missing)} in the environment.")
-        endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-        url = urlsplit(endpoint or "https://s3")
-        if url.scheme not in ("http", "https") or not url.hostname or url.path.strip("/"):
-            raise LakeError("AWS_ENDPOINT_URL must be http(s)://host or http(s)://host:port.")
-        token = environment.get("AWS_SESSION_TOKEN")
-        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-        return cls(
-            environment["AWS_ACCESS_KEY_ID"],
-            Secret(environment["AWS_SECRET_ACCESS_KEY"]),
-            Secret(token) if token else None,
-            region or "us-east-1",
-            endpoint,
-        )
 
 
 class BucketLake:

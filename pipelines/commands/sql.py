@@ -13,8 +13,9 @@ from rich.table import Table
 from windrow.pipelines.commands.named_queries import named_queries, query_named
 from windrow.pipelines.commands.printing import cell, plain
 from windrow.resources.lake import Lake
-from windrow.resources.lake_bucket import BucketLake, S3Access
+from windrow.resources.lake_bucket import BucketLake
 from windrow.resources.lake_summaries import TABLES
+from windrow.resources.s3_access import S3Access
 from windrow.resources.settings import Settings
 
 MEASURED = 100_000

@@ -10,9 +10,9 @@ from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.networks.grail.submission_checks import check_file_size
 from windrow.networks.grail.validation.uploads import GZIP_SUFFIX
 from windrow.resources.miners import UploadChanged, UploadTooLarge, inflated
-from windrow.resources.object_store import ObjectStoreError, open_bucket
+from windrow.resources.s3_access import S3Access, s3_bucket
 
-_S3: Final = re.compile(r"(s3://[^/]+)/(.+)")
+_S3: Final = re.compile(r"s3://([^/]+)/(.+)")
 
 
 class CannotVerify(WindrowError):
@@ -31,7 +31,7 @@ class NotFetched(WindrowError):
 def read_source(location: str) -> bytes:
     """A file's bytes, as a validator would have them, from a path or an s3:// URL.
 
-    Raises CannotVerify, NotFetched, ObjectStoreError.
+    Raises CannotVerify, NotFetched, S3AccessMissing, ObjectStoreError.
     """
     if "://" in location:
         return _of_bucket(location)
@@ -53,13 +53,7 @@ def _of_bucket(location: str) -> bytes:
     match = _S3.fullmatch(location)
     if match is None:
         raise CannotVerify(f"{location} is neither a path nor s3://BUCKET/KEY")
-    try:
-        bucket = open_bucket(match[1])
-    except ObjectStoreError as error:
-        raise CannotVerify(
-            f"{location}: {error} Live buckets come with the live parts; copy the file to this "
-            "machine and verify it here"
-        ) from error
+    bucket = s3_bucket(match[1], S3Access.from_environment())
     info = bucket.head(match[2])
     if info is None:
         raise CannotVerify(f"{location} is not there")

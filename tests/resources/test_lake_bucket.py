@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-import boto3
 import pytest
 
 from tests.support.lake_rows import rows_of
-from tests.support.radosgw import KEY_ID, SECRET, missing, s3_server
+from tests.support.radosgw import KEY_ID, SECRET, make_bucket, missing, s3_server
 from windrow.pipelines.commands.named_queries import named_queries
 from windrow.resources.lake import Lake
-from windrow.resources.lake_bucket import BucketLake, S3Access
+from windrow.resources.lake_bucket import BucketLake
 from windrow.resources.lake_catalogue import QueryFailed, QueryRefused
 from windrow.resources.lake_files import LakeError
+from windrow.resources.s3_access import S3Access, S3AccessMissing
 
 DAY = 240 * 30
 KEYS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
@@ -36,7 +36,7 @@ def test_credentials_are_those_of_every_s3_tool_and_are_not_shown() -> None:
     ],
 )
 def test_missing_or_wrong_access_is_named(environment: dict[str, str], said: str) -> None:
-    with pytest.raises(LakeError, match=said):
+    with pytest.raises(S3AccessMissing, match=said):
         S3Access.from_environment(environment)
 
 
@@ -73,14 +73,7 @@ def lakes(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, 
             lake.write("verdicts", window, name, rows)
             lake.write("faults", window, name, rows_of("faults", window, 2, hotkey=name))
     lake.compact(before=DAY, grace_seconds=0)
-    bucket = boto3.client(
-        "s3",
-        endpoint_url=server,
-        aws_access_key_id=KEY_ID,
-        aws_secret_access_key=SECRET,
-        region_name="us-east-1",
-    )
-    bucket.create_bucket(Bucket="bucket")
+    bucket = make_bucket("bucket", server)
     bucket.put_object(Bucket="bucket", Key="some/secret.txt", Body=b"hunter2")
     for path in lake.root.rglob("*"):
         if path.is_file():

@@ -13,6 +13,9 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import boto3
 
 NEEDED = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool")
 KEY_ID, SECRET = "windrow-test", "a-secret-of-the-test"
@@ -87,6 +90,19 @@ def s3_server(folder: Path) -> Iterator[str]:
         admin = ["radosgw-admin", *given, "-n", "client.rgw.a", "user", "create", *user]
         _run(*admin, f"--secret-key={SECRET}")
         yield url
+
+
+def make_bucket(name: str, url: str) -> Any:
+    """A new bucket, and the client that made it."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id=KEY_ID,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=name)
+    return client
 
 
 def _free_port() -> int:

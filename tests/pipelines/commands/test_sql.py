@@ -12,8 +12,8 @@ from tests.support.lake_rows import rows_of
 from windrow.pipelines.cli import app
 from windrow.pipelines.commands.named_queries import UnknownQuery, named_queries
 from windrow.resources.lake import Lake
-from windrow.resources.lake_files import LakeError
 from windrow.resources.lake_schema import DATASETS
+from windrow.resources.s3_access import S3AccessMissing
 
 WINDOW = 7200
 
@@ -103,5 +103,5 @@ def test_text_of_strangers_cannot_steer_the_terminal(lake: Lake) -> None:
 def test_a_lake_in_a_bucket_needs_keys(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     result = CliRunner().invoke(app, ["sql", "drop_reasons", "--lake", "s3://bucket/lake"])
-    assert isinstance(result.exception, LakeError)
+    assert isinstance(result.exception, S3AccessMissing)
     assert "AWS_ACCESS_KEY_ID" in str(result.exception)
