@@ -54,17 +54,18 @@ def s3_bucket(name: str, access: S3Access) -> Bucket:
 
     Nothing is asked of the server yet.
     """
+    options = {
+        "access_key_id": access.key_id,
+        "secret_access_key": access.secret.reveal(),
+        "token": access.token and access.token.reveal(),
+        "region": access.region,
+        "endpoint": access.endpoint,
+        "virtual_hosted_style_request": access.endpoint is None,
+    }
+    plain = {"allow_http": (access.endpoint or "").startswith("http://")}
+    given = {option: value for option, value in options.items() if value is not None}
     try:
-        store = S3Store(
-            name,
-            access_key_id=access.key_id,
-            secret_access_key=access.secret.reveal(),
-            token=access.token.reveal() if access.token else None,
-            region=access.region,
-            endpoint=access.endpoint,
-            virtual_hosted_style_request=access.endpoint is None,
-            client_options={"allow_http": (access.endpoint or "").startswith("http://")},
-        )
+        store = S3Store(name, client_options=plain, **given)
     except BaseError as error:
         raise ObjectStoreError(f"s3://{name} cannot be opened: {error}") from error
     return Bucket(store, f"s3://{name}")
