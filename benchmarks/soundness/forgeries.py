@@ -354,17 +354,13 @@ def _text(m: Material) -> Iterator[Forgery]:
         rollouts.completions[at - at % per_file + at % ROLLOUTS_PER_GROUP]
         for at in range(len(rollouts))
     ]
-    # A group with the problem of the first is no other prompt.
-    prompts = _prompts(rollouts)
-    other_prompt = [
-        not np.array_equal(prompts[at], prompts[at - at % per_file]) for at in range(len(rollouts))
-    ]
     yield Forgery(
         "replayed under another group's prompt, proved again",
         "text",
         m.reproved(_graded(m, pasted)),
-        np.array(other_prompt),
+        _other_prompt(rollouts, [at - at % per_file for at in range(len(rollouts))]),
         False,
+        "an answer that is likely under both prompts could have been sampled for both",
     )
     others = [rollouts.completions[(at + per_file) % len(rollouts)] for at in range(len(rollouts))]
     yield Forgery(
@@ -444,7 +440,7 @@ def _identity(m: Material) -> Iterator[Forgery]:
         "replayed under the next group's number",
         "identity",
         honest.changed(**moved(ROLLOUTS_PER_GROUP)),
-        m.everywhere,
+        _other_prompt(rollouts, np.roll(np.arange(len(rollouts)), -ROLLOUTS_PER_GROUP)),
         False,
     )
     eight = min(8, len(_miners(rollouts)))
@@ -485,8 +481,12 @@ def _with(rollouts: Rollouts, **fields: Any) -> Rollouts:
     return Rollouts(**{n: getattr(rollouts, n) for n in rollouts.__annotations__} | fields)
 
 
-def _prompts(rollouts: Rollouts) -> list[NDArray[np.int32]]:
-    return [s[:p] for s, p in zip(rollouts.sequences, rollouts.prompt_lengths, strict=True)]
+def _other_prompt(rollouts: Rollouts, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool [n]: whether each rollout's prompt differs from that of another row."""
+    prompts = [s[:p] for s, p in zip(rollouts.sequences, rollouts.prompt_lengths, strict=True)]
+    return np.array(
+        [not np.array_equal(own, prompts[row]) for own, row in zip(prompts, rows, strict=True)]
+    )
 
 
 def _miners(rollouts: Rollouts) -> list[int]:

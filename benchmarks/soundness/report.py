@@ -15,6 +15,7 @@ from benchmarks.soundness.study import CALIBRATED, DEFAULT, Rate, Study
 from benchmarks.soundness.toploc_side import TOKENS, TOP_K
 from windrow.engine.calibration import MARGIN
 from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES
+from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 
 TARGET = 1e-3
 HEADLINE = f"float32 {CALIBRATED}"
@@ -84,7 +85,7 @@ def _summary(study: Study) -> Iterator[str]:
     yield ""
     yield (
         "What each check refuses: honest work under numerical drift, and forgeries. This page is "
-        "written by `make soundness`; nothing in it is typed by hand."
+        "written by `make soundness`."
     )
     yield ""
     yield (f"* The network accepts most rollouts of {network} of {len(study.forged)} forgeries.")
@@ -136,10 +137,18 @@ def _method(study: Study) -> Iterator[str]:
     )
     yield (
         f"Calibrated limits are {MARGIN:.0f} times the largest honest score of 64 rollouts that "
-        "are not judged here, within bounds (`engine/calibration.py`). Those bounds, the defaults "
-        "and the rule for equal completions were settled on other rollouts of the same model and "
-        "the same forgeries; the rollouts of this page were drawn afterwards. One small model on "
-        "one kind of CPU says nothing of the drift between GPUs."
+        "are not judged here, within bounds (`engine/calibration.py`)."
+    )
+    yield ""
+    groups = study.rollouts // ROLLOUTS_PER_GROUP
+    yield (
+        "How far this goes: rules and limits were settled on the rollouts of other miners, in four "
+        "rounds (the last on a set kept back, which showed 16 honest rollouts of one group refused "
+        "for equal completions, and 16 of another accepted from int8 weights), with the same model "
+        "and forgeries; the rollouts of this page were drawn after that. Failures come a group at "
+        f"a time: counted by its {groups} groups, none seen means at most "
+        f"{upper_bound(0, groups):.1%} of groups. One small model on one kind of CPU says nothing "
+        "of the drift between GPUs."
     )
     yield ""
 

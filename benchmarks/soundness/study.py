@@ -34,8 +34,8 @@ from windrow.engine.proof_scores import (
     ProofScores,
 )
 
-FIRST_MINER = 1000
-"""Miners 0 to 47 served to find the rules and limits; their rollouts are not judged again."""
+FIRST_MINER = 2000
+"""Miners 0 to 47 and 1000 to 1047 served to find the rules and limits, and are not judged again."""
 
 FULL_MINERS = 48
 QUICK_MINERS = 2
