@@ -16,9 +16,10 @@ import duckdb
 import pyarrow as pa
 
 from windrow.resources.files import naming_disk_errors
+from windrow.resources.lake_dataset import Dataset
 from windrow.resources.lake_files import LakeError, write_file
 from windrow.resources.lake_manifest import CompactedFile, Manifest, Ranges
-from windrow.resources.lake_schema import DATASETS, Dataset
+from windrow.resources.lake_schema import DATASETS
 from windrow.resources.lake_summaries import NO_DOWNLOADS, SUMMARIES, TABLES, Summary
 from windrow.resources.locks import file_lock
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.resources.lake_catalogue import edition, generation_file, publish, published_edition
+from windrow.resources.lake_dataset import Dataset
 from windrow.resources.lake_files import (
     open_file,
     read_rows,
@@ -33,7 +34,7 @@ from windrow.resources.lake_manifest import (
     to_ranges,
     without,
 )
-from windrow.resources.lake_schema import DATASETS, Dataset
+from windrow.resources.lake_schema import DATASETS
 from windrow.resources.lake_summaries import write_summaries
 from windrow.resources.locks import file_lock
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from windrow import WindrowError
 from windrow.networks.grail.windows import parse_window
 from windrow.resources.files import published
-from windrow.resources.lake_schema import DATASETS, SCHEMA_VERSION, Dataset
+from windrow.resources.lake_dataset import Dataset
+from windrow.resources.lake_schema import DATASETS, SCHEMA_VERSION
 
 # Small enough to merge a file piece by piece in little memory, large enough to compress and to scan
 # fast: DuckDB works through 122,880 rows of few bytes ten times as fast as through 1024 at a time.

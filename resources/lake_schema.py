@@ -4,12 +4,14 @@ A dataset may gain nullable columns: older files read as null there. Any other c
 is a new `SCHEMA_VERSION`.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
 import pyarrow as pa
+
+from windrow.resources.lake_dataset import Dataset, dataset
+from windrow.resources.lake_fleet_schema import FLEET_DATASETS
 
 SCHEMA_VERSION: Final = 1
 
@@ -19,32 +21,6 @@ _F32 = pa.float32()
 _F64 = pa.float64()
 _TEXT = pa.string()
 _BOOL = pa.bool_()
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One dataset. schema: Arrow, every column may be null; columns: what each of them means."""
-
-    name: str
-    description: str
-    schema: pa.Schema
-    columns: Mapping[str, str]
-
-    def table(self, rows: Iterable[Mapping[str, object]]) -> pa.Table:
-        """Rows as a table. Raises ValueError where a row's names are not exactly the columns."""
-        rows = list(rows)
-        for row in rows:
-            if wrong := row.keys() ^ self.columns.keys():
-                raise ValueError(f"a row of {self.name} lacks or adds {', '.join(sorted(wrong))}")
-        return pa.Table.from_pylist(rows, schema=self.schema)
-
-
-def _dataset(
-    name: str, description: str, columns: Mapping[str, tuple[pa.DataType, str]]
-) -> Dataset:
-    schema = pa.schema([(column, kind) for column, (kind, _) in columns.items()])
-    meanings = {column: meaning for column, (_, meaning) in columns.items()}
-    return Dataset(name, description, schema, MappingProxyType(meanings))
 
 
 _OF_A_WINDOW = {
@@ -59,7 +35,7 @@ _OF_A_ROLLOUT = _OF_A_WINDOW | {
 }
 
 _DATASETS = (
-    _dataset(
+    dataset(
         "beacons",
         "one row a window: the randomness it starts from",
         _OF_A_WINDOW
@@ -72,7 +48,7 @@ _DATASETS = (
             "opened_at": (_F64, "timestamp of the window's first block, unix seconds"),
         },
     ),
-    _dataset(
+    dataset(
         "checkpoints",
         "one row a window: the model and the policy it was mined with",
         _OF_A_WINDOW
@@ -92,7 +68,7 @@ _DATASETS = (
             "seconds": (_F64, "time to fetch and verify them"),
         },
     ),
-    _dataset(
+    dataset(
         "window_runs",
         "one row a window: how its last run of the window loop went",
         _OF_A_WINDOW
@@ -111,7 +87,7 @@ _DATASETS = (
             "ended_at": (_F64, "when the loop ended, unix seconds"),
         },
     ),
-    _dataset(
+    dataset(
         "rollouts",
         "one row a rollout: what was generated and what it earned",
         _OF_A_ROLLOUT
@@ -132,7 +108,7 @@ _DATASETS = (
             "reward_seconds": (_F64, "time to evaluate its group"),
         },
     ),
-    _dataset(
+    dataset(
         "proofs",
         "one row a rollout: the sketches and log-probs that prove it",
         _OF_A_ROLLOUT
@@ -146,7 +122,7 @@ _DATASETS = (
             "proof_seconds": (_F64, "time to prove its group"),
         },
     ),
-    _dataset(
+    dataset(
         "submissions",
         "one row a window: the signed file and what went into it",
         _OF_A_WINDOW
@@ -164,7 +140,7 @@ _DATASETS = (
             "made_at": (_F64, "when it was signed, unix seconds"),
         },
     ),
-    _dataset(
+    dataset(
         "uploads",
         "one row a window: when the file reached the bucket",
         _OF_A_WINDOW
@@ -180,7 +156,7 @@ _DATASETS = (
             "seconds": (_F64, "time the upload took"),
         },
     ),
-    _dataset(
+    dataset(
         "validations",
         "one row a window and miner with an upload: how the validator came to its verdicts",
         _OF_A_WINDOW
@@ -226,7 +202,7 @@ _DATASETS = (
             "seconds": (_F64, "time to fetch, check and judge it"),
         },
     ),
-    _dataset(
+    dataset(
         "verdicts",
         "one row a rollout and check: what the network says, what is true, by how much",
         _OF_A_ROLLOUT
@@ -242,7 +218,7 @@ _DATASETS = (
             "reason": (_TEXT, "what is wrong, in words; empty where nothing is"),
         },
     ),
-    _dataset(
+    dataset(
         "completions",
         "one row a rollout of a checked file: what copy detection compares",
         _OF_A_WINDOW
@@ -251,7 +227,7 @@ _DATASETS = (
             "digest": (pa.binary(32), "SHA-256 of the completion's tokens"),
         },
     ),
-    _dataset(
+    dataset(
         "scores",
         "one row a window and miner: what the window counts for, after copy detection",
         _OF_A_WINDOW
@@ -270,7 +246,7 @@ _DATASETS = (
             "ban_windows_left": (_I32, "windows until the last failure is forgotten"),
         },
     ),
-    _dataset(
+    dataset(
         "weights",
         "one row a window and miner: the weight and every factor of it",
         _OF_A_WINDOW
@@ -289,7 +265,7 @@ _DATASETS = (
             "submitted": (_BOOL, "whether it was sent to the chain"),
         },
     ),
-    _dataset(
+    dataset(
         "faults",
         "one row a thing that went wrong: no group or window is lost without a reason",
         _OF_A_WINDOW
@@ -304,4 +280,6 @@ _DATASETS = (
     ),
 )
 
-DATASETS: Final[Mapping[str, Dataset]] = MappingProxyType({d.name: d for d in _DATASETS})
+DATASETS: Final[Mapping[str, Dataset]] = MappingProxyType(
+    {d.name: d for d in (*_DATASETS, *FLEET_DATASETS)}
+)

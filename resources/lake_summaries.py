@@ -14,8 +14,9 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
+from windrow.resources.lake_dataset import Dataset
 from windrow.resources.lake_files import LakeError, write_file
-from windrow.resources.lake_schema import DATASETS, Dataset
+from windrow.resources.lake_schema import DATASETS
 
 NO_DOWNLOADS: Final[dict[str, str | bool | int | float | list[str]]] = {
     "autoinstall_known_extensions": "false",

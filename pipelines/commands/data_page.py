@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from windrow.pipelines.commands.named_queries import named_queries
-from windrow.resources.lake_schema import DATASETS, Dataset
+from windrow.resources.lake_dataset import Dataset
+from windrow.resources.lake_schema import DATASETS
 from windrow.resources.lake_summaries import SUMMARIES
 
 MARK = (
