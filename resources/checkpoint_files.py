@@ -19,6 +19,7 @@ from windrow import WindrowError
 from windrow.networks.grail.checkpoint import CheckpointMetadata
 from windrow.networks.grail.commit import verify_signature
 from windrow.networks.grail.delta import weights_digest
+from windrow.resources.file_digests import digest_once
 from windrow.resources.stored_tensors import StoredTensor, mapped, tensors_of
 
 METADATA: Final = "metadata.json"
@@ -163,18 +164,28 @@ def canonical_metadata(document: Mapping[str, Any]) -> bytes:
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 hex of a file, read once in a process while it stays as it is."""
+
+    def read() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return digest_once("sha256", [path], read)
 
 
 def weights_hash(directory: Path) -> str:
     """XXH3-128 hex over the raw bytes of all tensors in name order (§9.5).
 
-    Tensors of all weight files together, in their stored type, row-major.
+    Tensors of all weight files together, in their stored type, row-major; read once in a process
+    while the files stay as they are.
     Raises DamagedWeights, MissingCheckpointFile.
     """
-    with mapped(stored_tensors(directory)) as tensors:
-        return weights_digest(tensors)
+
+    def read() -> str:
+        with mapped(stored_tensors(directory)) as tensors:
+            return weights_digest(tensors)
+
+    return digest_once("weights", sorted(directory.glob("*.safetensors")), read)
 
 
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
