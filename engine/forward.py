@@ -122,10 +122,16 @@ def last_hidden_states(model: CausalModel, sequences: Sequence[NDArray[np.int32]
     return [padded[row, : len(sequence)] for row, sequence in enumerate(sequences)]
 
 
-def in_sub_batches(count: int, size: int, step: Callable[[int, int], list[Result]]) -> list[Result]:
+def in_sub_batches(
+    count: int,
+    size: int,
+    step: Callable[[int, int], list[Result]],
+    on_halved: Callable[[int], None] = lambda _size: None,
+) -> list[Result]:
     """step(start, stop) over consecutive sub-batches of `size` items, results in order.
 
-    When a step runs out of device memory the size halves for the rest of the call (§6.2).
+    When a step runs out of device memory the size halves for the rest of the call (§6.2), and
+    on_halved is told the new one.
     Raises ForwardOutOfMemory when a single item does not fit.
     """
     results: list[Result] = []
@@ -143,6 +149,7 @@ def in_sub_batches(count: int, size: int, step: Callable[[int, int], list[Result
                 ) from error
         # Outside the handler: the exception kept the failed step's tensors alive until here.
         size //= 2
+        on_halved(size)
         torch.cuda.empty_cache()
         _log.warning("Out of device memory: proving in sub-batches of %d from now on", size)
     return results

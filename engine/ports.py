@@ -7,9 +7,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from windrow import WindrowError
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
 from windrow.networks.grail.checkpoint import GenerationPolicy
+
+
+class GenerationCancelled(WindrowError):
+    """A generation was told to stop before it was done; it says nothing of the completions."""
+
+
+class ProofCancelled(WindrowError):
+    """A proof was told to stop before it was done."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,24 @@ class Completion:
 
 
 class Generator(Protocol):
-    """Samples completions of one prompt; equal seeds give equal completions."""
+    """Samples completions of one prompt; equal seeds give equal completions.
+
+    Its methods may be called from several threads at once.
+    """
+
+    @property
+    def lanes(self) -> int:
+        """Calls worth having in flight at once."""
+        ...
 
     def generate(
         self, prompt: NDArray[np.int32], seeds: Sequence[int], policy: GenerationPolicy
     ) -> list[Completion]:
-        """One completion per seed, in order."""
+        """One completion per seed, in order. Raises GenerationCancelled after `cancel`."""
+        ...
+
+    def cancel(self) -> None:
+        """Have the calls in flight stop and raise GenerationCancelled; later calls work again."""
         ...
 
 
@@ -47,7 +68,12 @@ class Proof:
 
 
 class Prover(Protocol):
-    """Runs the proof forward pass."""
+    """Runs the proof forward pass. Its methods may be called from several threads at once."""
+
+    @property
+    def lanes(self) -> int:
+        """Calls worth having in flight at once."""
+        ...
 
     def prove(
         self,
@@ -55,7 +81,14 @@ class Prover(Protocol):
         prompt_lengths: Sequence[int],
         coefficients: NDArray[np.int8],
     ) -> list[Proof]:
-        """One proof per sequence, in order; coefficients: int8 [16] (§3.2)."""
+        """One proof per sequence, in order; coefficients: int8 [16] (§3.2).
+
+        Raises ProofCancelled after `cancel`.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Have the calls in flight stop and raise ProofCancelled; later calls work again."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Proofs of token sequences: a sketch of every position, a log-prob of every completion token."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from windrow.engine.forward import (
     hidden_states,
     in_sub_batches,
 )
-from windrow.engine.ports import Proof
+from windrow.engine.in_flight import InFlight
+from windrow.engine.ports import Proof, ProofCancelled
 from windrow.kernels.logprobs import chosen_logprobs
 from windrow.kernels.sketch import activation_sketches
 from windrow.networks.grail.constants import (
@@ -31,9 +32,14 @@ CPU_BATCH: Final = 4
 class ModelProver:
     """`engine.ports.Prover` over a loaded transformers model, on the model's device."""
 
+    lanes: ClassVar[int] = 1
+
     def __init__(self, model: Any) -> None:
         """Raises UnsupportedArchitecture, see `CausalModel.of`."""
         self._model = CausalModel.of(model)
+        self._on_cpu = self._model.head.weight.device.type == "cpu"
+        self._batch = CPU_BATCH if self._on_cpu else PROOF_BATCH
+        self._in_flight = InFlight()
 
     def prove(
         self,
@@ -47,8 +53,9 @@ class ModelProver:
 
         sequences: int32 [L], prompt and completion; prompt_lengths: in [1, L];
         coefficients: int8 [16]. Only one sub-batch's hidden states exist at a time, and
-        log-probs are made for completion tokens only.
-        Raises InvalidSequence, NonFiniteActivations, ForwardOutOfMemory.
+        log-probs are made for completion tokens only. A sub-batch that does not fit the device's
+        memory is halved, and later calls begin with the size that fitted.
+        Raises InvalidSequence, NonFiniteActivations, ForwardOutOfMemory, ProofCancelled.
         """
         for sequence, prompt_length in zip(sequences, prompt_lengths, strict=True):
             self._model.check(sequence)
@@ -58,12 +65,13 @@ class ModelProver:
                     "a prompt has at least one token and lies within its sequence"
                 )
 
-        on_cpu = self._model.head.weight.device.type == "cpu"
         order = np.arange(len(sequences))
-        if on_cpu:
+        if self._on_cpu:
             order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
 
         def step(start: int, stop: int) -> list[Proof]:
+            if told_to_stop.is_set():
+                raise ProofCancelled(f"told to stop after {start} of {len(sequences)} proofs")
             rows = order[start:stop].tolist()
             return self._prove_sub_batch(
                 [sequences[row] for row in rows],
@@ -71,9 +79,16 @@ class ModelProver:
                 coefficients,
             )
 
-        with torch.inference_mode():
-            proofs = in_sub_batches(len(sequences), CPU_BATCH if on_cpu else PROOF_BATCH, step)
+        with torch.inference_mode(), self._in_flight.call() as told_to_stop:
+            proofs = in_sub_batches(len(sequences), self._batch, step, self._remember)
         return [proofs[place] for place in np.argsort(order).tolist()]
+
+    def cancel(self) -> None:
+        """Stop the calls in flight after the sub-batch they are at."""
+        self._in_flight.cancel()
+
+    def _remember(self, size: int) -> None:
+        self._batch = size
 
     def _prove_sub_batch(
         self,

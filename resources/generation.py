@@ -1,7 +1,9 @@
 """Sampling with transformers on the CPU or one GPU, every request from a seed of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -9,7 +11,8 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from windrow import WindrowError
-from windrow.engine.ports import Completion
+from windrow.engine.in_flight import InFlight
+from windrow.engine.ports import Completion, GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.resources.models import LoadedCheckpoint
 from windrow.resources.token_sampling import candidates, draw, penalise_repetition, uniforms
@@ -34,6 +37,9 @@ class TransformersGenerator:
     """
 
     checkpoint: LoadedCheckpoint
+    _in_flight: InFlight = field(default_factory=InFlight, init=False, repr=False, compare=False)
+
+    lanes: ClassVar[int] = 1
 
     def generate(
         self, prompt: NDArray[np.int32], seeds: Sequence[int], policy: GenerationPolicy
@@ -41,13 +47,14 @@ class TransformersGenerator:
         """One completion per seed, in order.
 
         prompt: int32 [P]; seeds: 0 <= seed < 2^128.
-        Raises InvalidPrompt, PromptTooLong (the network skips such a group, grail-protocol §10.4)
-        and NonFiniteLogits.
+        Raises InvalidPrompt, PromptTooLong (the network skips such a group, grail-protocol §10.4),
+        NonFiniteLogits and GenerationCancelled.
         """
         self._check(prompt, policy)
         if not seeds:
             return []
-        tokens, lengths = self._decode(prompt, seeds, policy)
+        with self._in_flight.call() as told_to_stop:
+            tokens, lengths = self._decode(prompt, seeds, policy, told_to_stop)
         return [
             Completion(
                 tokens=row[:length],
@@ -57,6 +64,10 @@ class TransformersGenerator:
             )
             for row, length in zip(tokens, lengths, strict=True)
         ]
+
+    def cancel(self) -> None:
+        """Stop the calls in flight after the token they are at."""
+        self._in_flight.cancel()
 
     def _check(self, prompt: NDArray[np.int32], policy: GenerationPolicy) -> None:
         if prompt.ndim != 1 or prompt.size == 0 or not np.issubdtype(prompt.dtype, np.integer):
@@ -78,7 +89,11 @@ class TransformersGenerator:
 
     @torch.inference_mode()
     def _decode(
-        self, prompt: NDArray[np.int32], seeds: Sequence[int], policy: GenerationPolicy
+        self,
+        prompt: NDArray[np.int32],
+        seeds: Sequence[int],
+        policy: GenerationPolicy,
+        told_to_stop: Event,
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Tokens int32 [B, max_new_tokens], and int64 [B]: how many of them each row has."""
         model, device, eos = (
@@ -100,6 +115,8 @@ class TransformersGenerator:
         seen[:, inputs[0]] = True
 
         for step in range(steps):
+            if told_to_stop.is_set():
+                raise GenerationCancelled(f"generation was told to stop after {step} tokens")
             if policy.repetition_penalty != 1.0:
                 logits = penalise_repetition(logits, seen, policy.repetition_penalty)
             chosen = draw(*candidates(logits, policy), uniform[rows, step])

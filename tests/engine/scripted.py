@@ -1,14 +1,14 @@
 """Stand-ins for the loop's parts that do what a test says, fast and without a model."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from windrow.engine.in_flight import InFlight
 from windrow.engine.loop import Progress, WindowLoop, WindowPlan
-from windrow.engine.ports import Completion, Proof
+from windrow.engine.ports import Completion, GenerationCancelled, Proof, ProofCancelled
 from windrow.engine.spool import Spool
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
@@ -52,17 +52,28 @@ class ScriptedClock:
 
 @dataclass
 class ScriptedGenerator:
-    """Completions of 40 tokens drawn from their seed; `edit` changes those of a chosen call."""
+    """Completions of 40 tokens drawn from their seed; `edit` changes those of a chosen call.
+
+    generating: called in the middle of every call, with its number and the event that `cancel`
+    sets.
+    """
 
     edit: Callable[[int, list[Completion]], list[Completion]] = lambda call, made: made
-    seconds: float = 0.0
+    generating: Callable[[int, threading.Event], object] = lambda call, told_to_stop: None
+    lanes: int = 1
     calls: int = 0
+    in_flight: InFlight = field(default_factory=InFlight)
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
     def generate(
         self, prompt: np.ndarray, seeds: Sequence[int], policy: GenerationPolicy
     ) -> list[Completion]:
-        call, self.calls = self.calls, self.calls + 1
-        time.sleep(self.seconds)
+        with self.counting:
+            call, self.calls = self.calls, self.calls + 1
+        with self.in_flight.call() as told_to_stop:
+            self.generating(call, told_to_stop)
+            if told_to_stop.is_set():
+                raise GenerationCancelled("told to stop")
         made = []
         for seed in seeds:
             tokens = np.random.default_rng(seed).integers(3, VOCABULARY, 40).astype(np.int32)
@@ -70,15 +81,21 @@ class ScriptedGenerator:
             made.append(Completion(tokens, "stop"))
         return self.edit(call, made)
 
+    def cancel(self) -> None:
+        self.in_flight.cancel()
+
 
 @dataclass
 class ScriptedProver:
     """Sketches that count up and log-probs of -0.1; `fail` raises what it returns for a call."""
 
     fail: Callable[[int], Exception | None] = lambda call: None
-    seconds: float = 0.0
+    proving: Callable[[int, threading.Event], object] = lambda call, told_to_stop: None
+    lanes: int = 1
     calls: int = 0
     eos_logprob: float = -0.1
+    in_flight: InFlight = field(default_factory=InFlight)
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
     def prove(
         self,
@@ -86,8 +103,12 @@ class ScriptedProver:
         prompt_lengths: Sequence[int],
         coefficients: np.ndarray,
     ) -> list[Proof]:
-        call, self.calls = self.calls, self.calls + 1
-        time.sleep(self.seconds)
+        with self.counting:
+            call, self.calls = self.calls, self.calls + 1
+        with self.in_flight.call() as told_to_stop:
+            self.proving(call, told_to_stop)
+            if told_to_stop.is_set():
+                raise ProofCancelled("told to stop")
         if error := self.fail(call):
             raise error
         proofs = []
@@ -97,6 +118,9 @@ class ScriptedProver:
             logprobs[-1] = self.eos_logprob
             proofs.append(Proof(np.arange(len(sequence), dtype=np.int32), logprobs))
         return proofs
+
+    def cancel(self) -> None:
+        self.in_flight.cancel()
 
 
 @dataclass

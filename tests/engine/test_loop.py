@@ -1,6 +1,7 @@
 """The window loop: whole groups only, in order, resumable, in time."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,8 @@ def test_observed_groups_reach_the_budget(spool: Spool) -> None:
 
 
 def test_stages_overlap(spool: Spool) -> None:
-    generator, prover = ScriptedGenerator(seconds=0.05), ScriptedProver(seconds=0.05)
+    generator = ScriptedGenerator(generating=lambda call, told: time.sleep(0.05))
+    prover = ScriptedProver(proving=lambda call, told: time.sleep(0.05))
     plan = dataclasses.replace(PLAN, max_groups=8, groups_in_flight=3)
     report = loop(spool, plan, generator=generator, prover=prover).run()
     busy = report.busy_seconds

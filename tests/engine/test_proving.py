@@ -4,7 +4,7 @@ import torch
 
 from tests.support.tiny_qwen2 import random_sequences, tiny_qwen2
 from windrow.engine.forward import InvalidSequence, NonFiniteActivations
-from windrow.engine.ports import Prover
+from windrow.engine.ports import ProofCancelled, Prover
 from windrow.engine.proving import ModelProver
 from windrow.kernels.sketch import activation_sketches
 
@@ -50,11 +50,24 @@ def test_out_of_memory_gives_the_same_proofs_in_smaller_passes() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     model.model.register_forward_pre_hook(full_device, with_kwargs=True)
-    proofs = ModelProver(model).prove(sequences, [4] * 20, COEFFICIENTS)
-
+    prover = ModelProver(model)
+    proofs = prover.prove(sequences, [4] * 20, COEFFICIENTS)
     assert passes == [4, *[2] * 10]
+    passes.clear()
+    prover.prove(sequences[:4], [4] * 4, COEFFICIENTS)
+    assert passes == [2, 2]
     for proof, whole in zip(proofs, expected, strict=True):
         np.testing.assert_allclose(proof.logprobs, whole.logprobs, atol=2e-5)
+
+
+def test_a_call_told_to_stop_ends_and_the_next_one_works() -> None:
+    model = tiny_qwen2()
+    prover = ModelProver(model)
+    handle = model.model.register_forward_pre_hook(lambda module, args: prover.cancel())
+    with pytest.raises(ProofCancelled, match="after 4 of 8 proofs"):
+        prover.prove(random_sequences(*[10] * 8), [4] * 8, COEFFICIENTS)
+    handle.remove()
+    assert len(prover.prove(random_sequences(*[10] * 8), [4] * 8, COEFFICIENTS)) == 8
 
 
 @pytest.mark.parametrize("prompt", [0, 11, -1])

@@ -22,6 +22,7 @@ from windrow.engine.validation_inputs import (
     ReplayInputs,
     ValidationContext,
 )
+from windrow.engine.validation_refusals import refusals
 from windrow.engine.verification import Measured, ModelVerifier
 from windrow.environments.errors import EnvironmentUnavailable
 from windrow.environments.evaluation import Evaluation
@@ -167,6 +168,63 @@ def test_what_the_network_lets_pass_is_refused_beside_its_verdict(name: str, che
     assert not verdict.windrow_accepts
     assert not failing(verdict)
     assert check in {found for _, found in failing(verdict, "windrow_verdict")}
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("reward_wrong_3_of_16_tolerated", "reward_valid"),
+        ("success_flag_flipped", "success_matches"),
+        ("advantage_nan", "group_advantages"),
+        ("outer_signature_by_other_hotkey", "row_hotkey"),
+    ],
+)
+def test_what_can_be_checked_exactly_has_no_tolerance(name: str, check: str) -> None:
+    verdict = validated(window(name), name)
+    assert verdict.network_accepts
+    assert not verdict.windrow_accepts
+    assert check in refusals(verdict.verdicts)["check"].to_pylist()
+
+
+@pytest.mark.parametrize("rewards", [1, 16])
+def test_a_single_wrong_reward_is_refused(rewards: int) -> None:
+    """The network tolerates one of sixteen; all of them it does not."""
+    claimed = window().rollouts["total_reward"].to_pylist()
+    verdict = validated(altered({r: {"total_reward": claimed[r] + 0.5} for r in range(rewards)}))
+    found = [r for r in refusals(verdict.verdicts).to_pylist() if r["check"] == "reward_valid"]
+    assert [row["row"] for row in found] == list(range(rewards))
+    assert not verdict.windrow_accepts
+    of_rollouts = [r for r in verdict.verdicts.to_pylist() if r["check"] == "reward_valid"]
+    assert sum(not row["network_verdict"] for row in of_rollouts) == rewards
+
+
+@pytest.mark.parametrize(("wrong", "accepted"), [(0, True), (1, True), (8, True), (9, False)])
+def test_only_the_statistical_check_has_a_tolerance(wrong: int, accepted: bool) -> None:
+    """A check's rows made to fail one by one, in the verdict of an honest file (9 of 16 fail)."""
+    honest = validated(window())
+
+    def failed(check: str) -> FileVerdict:
+        at = honest.verdicts["check"].to_pylist()
+        of_check = [index for index, name in enumerate(at) if name == check][:wrong]
+        assert len(of_check) == wrong
+        values = honest.verdicts["windrow_verdict"].to_pylist()
+        for index in of_check:
+            values[index] = False
+        column = honest.verdicts.schema.get_field_index("windrow_verdict")
+        changed = honest.verdicts.set_column(column, "windrow_verdict", pa.array(values))
+        return replace(honest, verdicts=changed)
+
+    assert failed("token_distribution_valid").windrow_accepts is accepted
+    for check in ("reward_valid", "success_matches", "tokens_valid", "sketches_agree"):
+        assert failed(check).windrow_accepts is (wrong == 0)
+
+
+def test_an_honest_file_may_hold_unlikely_tokens() -> None:
+    name = "distribution_8_of_16_tolerated"
+    verdict = validated(window(name), name)
+    failed = {r["check"] for r in verdict.verdicts.to_pylist() if not r["windrow_verdict"]}
+    assert "token_distribution_valid" in failed
+    assert "token_distribution_valid" not in refusals(verdict.verdicts)["check"].to_pylist()
 
 
 def test_all_rollouts_are_checked_when_asked_for_and_the_outcome_stays() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.support.tiny_checkpoint import EOS_ID, make_tiny_checkpoint
+from windrow.engine.ports import GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.resources.checkpoint_files import verify_checkpoint
 from windrow.resources.generation import InvalidPrompt, PromptTooLong, TransformersGenerator
@@ -136,3 +137,14 @@ def test_prompt_must_leave_room_for_the_completion(generator: TransformersGenera
 
 def test_no_seeds_give_no_completions(generator: TransformersGenerator) -> None:
     assert generator.generate(PROMPT, [], POLICY) == []
+
+
+def test_generation_told_to_stop_ends_and_the_next_one_works(
+    generator: TransformersGenerator,
+) -> None:
+    model = generator.checkpoint.model
+    handle = model.register_forward_pre_hook(lambda module, args: generator.cancel())
+    with pytest.raises(GenerationCancelled, match="after 0 tokens"):
+        sampled(generator, [11])
+    handle.remove()
+    assert sampled(generator, [11])
