@@ -10,20 +10,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from windrow import WindrowError
 from windrow.engine.in_flight import InFlight
 from windrow.engine.ports import Completion, GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
+from windrow.resources.generation_prompt import check_prompt
 from windrow.resources.models import LoadedCheckpoint
 from windrow.resources.token_sampling import candidates, draw, penalise_repetition, uniforms
-
-
-class InvalidPrompt(WindrowError):
-    """A prompt is empty, no list of integers, or holds ids outside the model's vocabulary."""
-
-
-class PromptTooLong(WindrowError):
-    """Prompt and completion together do not fit into the model's context."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,13 @@ class TransformersGenerator:
         Raises InvalidPrompt, PromptTooLong (the network skips such a group, grail-protocol §10.4),
         NonFiniteLogits and GenerationCancelled.
         """
-        self._check(prompt, policy)
+        check_prompt(
+            prompt,
+            policy,
+            vocab_size=self.checkpoint.vocab_size,
+            max_context=self.checkpoint.max_context,
+            checkpoint_window=self.checkpoint.checkpoint_window,
+        )
         if not seeds:
             return []
         with self._in_flight.call() as told_to_stop:
@@ -68,24 +66,6 @@ class TransformersGenerator:
     def cancel(self) -> None:
         """Stop the calls in flight after the token they are at."""
         self._in_flight.cancel()
-
-    def _check(self, prompt: NDArray[np.int32], policy: GenerationPolicy) -> None:
-        if prompt.ndim != 1 or prompt.size == 0 or not np.issubdtype(prompt.dtype, np.integer):
-            raise InvalidPrompt(
-                f"a prompt must be a non-empty list of token ids, not an array of shape "
-                f"{prompt.shape} and type {prompt.dtype}"
-            )
-        if prompt.min() < 0 or prompt.max() >= self.checkpoint.vocab_size:
-            wrong = int(prompt.min() if prompt.min() < 0 else prompt.max())
-            raise InvalidPrompt(
-                f"prompt id {wrong} is outside the vocabulary of {self.checkpoint.vocab_size} of "
-                f"checkpoint {self.checkpoint.checkpoint_window}; tokenise with its own tokenizer"
-            )
-        if prompt.size + policy.max_new_tokens > self.checkpoint.max_context:
-            raise PromptTooLong(
-                f"a prompt of {prompt.size} and {policy.max_new_tokens} new tokens exceed the "
-                f"context of {self.checkpoint.max_context}; skip this problem or raise the limit"
-            )
 
     @torch.inference_mode()
     def _decode(

@@ -8,7 +8,8 @@ from tests.support.tiny_checkpoint import EOS_ID, make_tiny_checkpoint
 from windrow.engine.ports import GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.generation import InvalidPrompt, PromptTooLong, TransformersGenerator
+from windrow.resources.generation import TransformersGenerator
+from windrow.resources.generation_prompt import InvalidPrompt, PromptTooLong
 from windrow.resources.models import load_checkpoint
 
 POLICY = GenerationPolicy(40, 0.7, 0.9, 50, 1.0)
