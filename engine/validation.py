@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from windrow.engine.claims import Claim, claims_of
 from windrow.engine.file_verdicts import (
@@ -31,6 +30,7 @@ from windrow.engine.rollout_verdicts import (
     check_rollout,
 )
 from windrow.engine.validation_inputs import ReplayInputs, ValidationContext, package_versions
+from windrow.engine.validation_refusals import refusals
 from windrow.networks.grail.columns import RolloutColumns
 from windrow.networks.grail.commitments import CommitmentsError
 from windrow.networks.grail.file_checks import file_violations, network_reason
@@ -85,10 +85,8 @@ class FileVerdict:
 
     @property
     def windrow_accepts(self) -> bool:
-        """Whether the network accepts the file, and Windrow finds nothing that is not soft."""
-        soft = pc.equal(self.verdicts["severity"], str(Severity.SOFT))
-        sound = pc.or_(soft, self.verdicts["windrow_verdict"])
-        return self.network_accepts and bool(pc.all(sound).as_py())
+        """Whether the network accepts the file, and Windrow has nothing to refuse it for."""
+        return self.network_accepts and not refusals(self.verdicts).num_rows
 
 
 def validate_file(

@@ -187,7 +187,7 @@ _DATASETS = (
             "skipped": (pa.list_(_TEXT), "checks that could not be made"),
             "faults": (pa.list_(_TEXT), "what this machine, not the miner, failed at"),
             "network_reason": (_TEXT, "why the network fails the file; null where it gives none"),
-            "windrow_failures": (_I32, "checks that fail by Windrow's own verdict"),
+            "windrow_failures": (_I32, "results that Windrow refuses the file for; 0 if sound"),
             "valid": (_I64, "rollouts that passed"),
             "checked": (_I64, "rollouts the network would have looked at"),
             "total": (_I64, "rows of the file"),

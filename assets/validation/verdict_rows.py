@@ -15,6 +15,7 @@ from windrow.engine.ports import Environment
 from windrow.engine.replay import replay
 from windrow.engine.validation import FileVerdict
 from windrow.engine.validation_inputs import ReplayInputs
+from windrow.engine.validation_refusals import refusals
 from windrow.networks.grail.validation.metrics import MinerMetrics
 from windrow.networks.grail.validation.verdicts import VERDICT_SCHEMA
 from windrow.resources.lake_schema import DATASETS
@@ -70,9 +71,7 @@ def judged(verdict: FileVerdict, data: bytes, seconds: float) -> dict[str, Any]:
         "skipped": list(verdict.skipped),
         "faults": list(verdict.faults),
         "network_reason": network_reason(verdict),
-        "windrow_failures": int(
-            pc.sum(pc.invert(verdict.verdicts["windrow_verdict"])).as_py() or 0
-        ),
+        "windrow_failures": refusals(verdict.verdicts).num_rows,
         "seconds": seconds,
         **metrics,
     }
