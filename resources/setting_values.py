@@ -15,6 +15,9 @@ from windrow.resources.secret import Secret
 
 T = TypeVar("T")
 
+TRUE = frozenset({"yes", "true", "1"})
+FALSE = frozenset({"no", "false", "0"})
+
 
 def text(raw: str) -> str:
     """Any printable text of 1 to 256 characters."""
@@ -50,6 +53,65 @@ def bucket(raw: str) -> str:
     return str(folder(unquote(url.path)))
 
 
+def bucket_url(raw: str) -> str:
+    """As bucket, or `s3://NAME` of a bucket with that name."""
+    if not raw.startswith("s3://"):
+        return bucket(raw)
+    return s3_name(raw.removeprefix("s3://").removesuffix("/"))
+
+
+def s3_name(raw: str) -> str:
+    """`s3://NAME` of a bucket's name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}", raw):
+        raise ValueError("give a bucket's name: 2 to 63 of letters, digits, '.', '_' and '-'")
+    return f"s3://{raw}"
+
+
+def account(raw: str) -> str:
+    """An R2 account id; a commitment on chain holds 32 characters of it (grail-protocol §8.1)."""
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?", raw):
+        raise ValueError("give the account id: at most 32 letters, digits and '-'")
+    return raw
+
+
+def monitoring(raw: str) -> str:
+    """The miner guide's name of a tracker."""
+    return {"wandb": "wandb", "null": "none"}[one_of("wandb", "null")(raw)]
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    """A URL of one of some schemes, without a user or password."""
+
+    def parse(raw: str) -> str:
+        parts = urlsplit(raw)
+        known = parts.scheme in schemes and parts.hostname and raw.isprintable()
+        if not known or "@" in parts.netloc or " " in raw:
+            raise ValueError(f"give a URL such as {schemes[-1]}://host:port, without a password")
+        return raw.rstrip("/")
+
+    return parse
+
+
+def name(raw: str) -> str:
+    """A file name: no folder, nothing hidden."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@ -]{0,63}", raw):
+        raise ValueError("give a name of letters, digits, '_', '-', '.', '@' and spaces")
+    return raw
+
+
+def several(parse: Callable[[str], T], most: int = 64) -> Callable[[str], tuple[T, ...]]:
+    """Values between commas, none of them twice; nothing for the empty text and for "none"."""
+
+    def parse_all(raw: str) -> tuple[T, ...]:
+        parts = () if raw.strip() in ("", "none") else raw.split(",")
+        found = tuple(parse(part.strip()) for part in parts)
+        if len(found) > most or len(set(found)) < len(found):
+            raise ValueError(f"give at most {most} different values, with commas between them")
+        return found
+
+    return parse_all
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """One of some words."""
 
@@ -62,8 +124,11 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def yes_or_no(raw: str) -> bool:
-    """True for `yes`, False for `no`."""
-    return one_of("no", "yes")(raw) == "yes"
+    """True for `yes`, `true` or `1`, False for `no`, `false` or `0`, in any case."""
+    word = raw.lower()
+    if word not in TRUE | FALSE:
+        raise ValueError("choose one of no, yes; false, true, 0 and 1 are understood too")
+    return word in TRUE
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -75,6 +140,13 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         return int(raw)
 
     return parse
+
+
+def share(raw: str) -> float:
+    """A share of a whole: above 0, below 1."""
+    if not re.fullmatch(r"0?\.[0-9]{1,6}", raw) or float(raw) == 0:
+        raise ValueError("give a share between 0 and 1 such as 0.9")
+    return float(raw)
 
 
 def seconds(raw: str) -> float:
@@ -113,5 +185,7 @@ def shown(value: object) -> str:
             return "yes" if value else "no"
         case datetime():
             return value.isoformat()
+        case tuple():
+            return ",".join(map(shown, value)) or "none"
         case _:
             return str(value)

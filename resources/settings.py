@@ -1,37 +1,35 @@
-"""What a person can set, read from `WINDROW_*` environment variables and nothing else.
+"""What a person can set: `WINDROW_*` variables, and those of the miner guide under their own names.
 
-Every default belongs to the embedded set-up: no account, no GPU, no network.
+They come from the environment, and from a file `.env` in the working folder for what the
+environment does not say.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Any, Self
+
+from dotenv import dotenv_values
 
 from windrow import WindrowError
-from windrow.networks.grail.constants import (
-    MAX_UNIQUE_ROLLOUTS,
-    ROLLOUTS_PER_GROUP,
-    WINDOW_BLOCKS,
-)
+from windrow.resources import guide_settings as guide
 from windrow.resources import setting_values as values
 from windrow.resources.secret import Secret
+from windrow.resources.setting import PREFIX, Setting
+from windrow.resources.setting_network import NETWORK_SETTINGS
+from windrow.resources.setting_work import WORK_SETTINGS
 
-PREFIX = "WINDROW_"
-
-# Variables of a Grail miner's own `.env`; the embedded default has no use for any of them.
-GUIDE_PREFIXES = ("BT_", "R2_", "GRAIL_", "WANDB_")
-GUIDE_NAMES = frozenset({"NETUID"})
+SETTINGS = (*NETWORK_SETTINGS, *WORK_SETTINGS)
 
 HIDDEN = "set (hidden)"
 
 
 class SettingError(WindrowError):
-    """An environment variable holds something Windrow cannot use, or names no setting."""
+    """A variable holds something Windrow cannot use, or names no setting."""
 
     def __init__(self, variable: str, value: str, allowed: str) -> None:
         super().__init__(f"{variable}={value} cannot be used: {allowed}.")
@@ -41,7 +39,7 @@ class SettingError(WindrowError):
 
 
 class UnknownSetting(SettingError):
-    """A `WINDROW_*` variable that no setting has, most likely a typing mistake."""
+    """A variable that no setting has, most likely a typing mistake."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class SettingRow:
     """One line of `windrow doctor`.
 
     value: printable; a secret reads "set (hidden)".
-    source: "environment" or "default".
-    used: False for a miner's-guide variable the embedded default does not use.
+    source: "environment", the guide's variable, or "default".
+    used: False for a variable of the miner guide that changes nothing here.
     """
 
     name: str
@@ -61,213 +59,182 @@ class SettingRow:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How a field of `Settings` is read; `{home}` in the default is the home folder."""
-
-    parse: Callable[[str], object]
-    default: str
-    meaning: str
-    secret: bool = False
-
-
-@dataclass(frozen=True)
 class Settings:
-    """Every setting, checked. Field `x` is read from the variable `WINDROW_X`."""
+    """Every setting, checked. `SETTINGS` says what each is and where it comes from.
 
-    home: Annotated[
-        Path,
-        Setting(values.folder, ".windrow", "folder of everything Windrow keeps"),
-    ]
-    bucket: Annotated[
-        str,
-        Setting(values.bucket, "{home}/bucket", "object store: a folder or file:// URL"),
-    ]
-    lake: Annotated[
-        Path,
-        Setting(values.folder, "{home}/lake", "folder of the Parquet lake and catalogue"),
-    ]
-    cache: Annotated[
-        Path,
-        Setting(values.folder, "{home}/cache", "folder of downloaded checkpoints"),
-    ]
+    given: the variable each field was read from, where it is not the default.
+    unused: variables of the guide that change nothing here, and why.
+    """
 
-    chain_seed: Annotated[
-        str,
-        Setting(values.text, "windrow", "seed of the development chain's block hashes"),
-    ]
-    chain_clock: Annotated[
-        str,
-        Setting(
-            values.one_of("wall", "stepped"),
-            "wall",
-            "development chain: real time, or moved by hand",
-        ),
-    ]
-    chain_block_seconds: Annotated[
-        float,
-        Setting(values.seconds, "12", "development chain: seconds between blocks"),
-    ]
-    chain_genesis: Annotated[
-        datetime,
-        Setting(values.instant, "2024-01-01T00:00:00Z", "development chain: time of block 0"),
-    ]
+    home: Path
+    lake: Path
+    cache: Path
 
-    beacon: Annotated[
-        str,
-        Setting(
-            values.one_of("block_hash", "recorded_drand"),
-            "block_hash",
-            "window randomness: the block hash alone, or mixed with recorded drand rounds",
-        ),
-    ]
-    drand_rounds: Annotated[
-        Path | None,
-        Setting(values.optional(values.folder), "none", "JSON file of recorded drand rounds"),
-    ]
+    chain: str
+    chain_seed: str
+    chain_clock: str
+    chain_block_seconds: float
+    chain_genesis: datetime
+    network: str
+    chain_endpoint: str | None
+    netuid: int
 
-    wallet_uri: Annotated[
-        Secret,
-        Setting(values.secret, "//Windrow", "development key that signs rollouts", secret=True),
-    ]
+    wallet: str
+    wallet_uri: Secret
+    wallet_cold: str
+    wallet_hot: str
+    wallet_path: Path
 
-    generation_gpu: Annotated[
-        int | None,
-        Setting(
-            values.optional(values.whole(0, 99)), "none", "GPU that generates; none is the CPU"
-        ),
-    ]
-    proof_gpu: Annotated[
-        int | None,
-        Setting(values.optional(values.whole(0, 99)), "none", "GPU that proves; none is the CPU"),
-    ]
-    groups_in_flight: Annotated[
-        int,
-        Setting(values.whole(1, 1024), "2", "groups generated ahead of their proofs"),
-    ]
-    reward_workers: Annotated[
-        int,
-        Setting(values.whole(1, 256), "2", "sandboxed processes that evaluate completions"),
-    ]
+    bucket_account: str | None
+    bucket: str
+    bucket_endpoint: str | None
+    bucket_region: str
+    bucket_path_style: bool
+    bucket_read_key_id: Secret | None
+    bucket_read_secret: Secret | None
+    bucket_write_key_id: Secret | None
+    bucket_write_secret: Secret | None
 
-    # More than the cap earns nothing: 5000 unique rollouts a window (grail-protocol §1).
-    max_groups: Annotated[
-        int,
-        Setting(
-            values.whole(1, 100_000),
-            "8",
-            "most groups of 16 mined in one window; a live miner raises it, to "
-            f"{MAX_UNIQUE_ROLLOUTS // ROLLOUTS_PER_GROUP} at most: what is beyond earns nothing",
-        ),
-    ]
-    safety_blocks: Annotated[
-        int,
-        Setting(
-            values.whole(0, WINDOW_BLOCKS - 1), "3", "blocks kept free before the window closes"
-        ),
-    ]
-    verify_submission: Annotated[
-        bool,
-        Setting(
-            values.yes_or_no,
-            "no",
-            "whether a window file is put to the full verifier, model included, before its upload",
-        ),
-    ]
-    validation_workers: Annotated[
-        int,
-        Setting(values.whole(1, 64), "2", "files validated at a time, at most 1.5 GiB each"),
-    ]
-    evaluation_seconds: Annotated[
-        float,
-        Setting(
-            values.seconds, "120", "time to evaluate one miner's completions; others are refused"
-        ),
-    ]
-    set_weights: Annotated[
-        bool,
-        Setting(values.yes_or_no, "no", "whether a validator's weights are sent to the chain"),
-    ]
-    tasks: Annotated[
-        str,
-        Setting(
-            values.one_of("shipped", "hub"),
-            "shipped",
-            "tasks: shipped with Windrow, or a hub dataset",
-        ),
-    ]
+    beacon: str
+    drand_rounds: Path | None
+    drand_relays: tuple[str, ...]
+    drand_seconds: float
 
-    from_environment: frozenset[str] = frozenset()
-    unused: tuple[str, ...] = ()
+    generation: str
+    generation_gpu: int | None
+    tensor_parallel: int
+    generation_servers: tuple[str, ...]
+    generation_api_key: Secret | None
+    generation_python: Path | None
+    groups_per_batch: int
+    max_concurrent: int
+    max_sequences: int
+    context_length: int
+    gpu_memory: float
+    disable_cuda_graph: bool
+    server_timeout: float
+    symlink_dir: Path | None
+
+    proof_gpu: int | None
+    proof_gpus: tuple[int, ...]
+    proof_subprocess: bool
+    proof_workers: int
+
+    groups_in_flight: int
+    reward_workers: int
+    max_groups: int
+    safety_blocks: int
+    verify_submission: bool
+    validation_workers: int
+    evaluation_seconds: float
+    set_weights: bool
+    tasks: str
+
+    tracker: str
+    wandb_mode: str
+    wandb_project: str
+    wandb_entity: str | None
+    wandb_api_key: Secret | None
+
+    given: Mapping[str, str] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """The settings of an environment (default: this process's).
+        """The settings of an environment; without one, this process's and its folder's `.env`.
 
-        Raises SettingError for a value outside what is allowed, UnknownSetting for a variable
-        that starts with `WINDROW_` and names no setting.
+        Raises SettingError for a value outside what is allowed and for settings that contradict
+        each other, UnknownSetting for a variable of Windrow's or the guide's families that names
+        no setting.
         """
-        environment = os.environ if environment is None else environment
-        settings = _settings()
-        known = {PREFIX + field.upper() for field in settings}
-        for name in sorted(environment):
-            if name.startswith(PREFIX) and name not in known:
-                raise _unknown(name, sorted(known))
-
-        found: dict[str, Any] = {}
-        for field, setting in settings.items():
-            name = PREFIX + field.upper()
-            home = str(found.get("home", ""))
-            raw = environment.get(name, setting.default.replace("{home}", home))
-            try:
-                found[field] = setting.parse(raw)
-            except ValueError as error:
-                raise SettingError(name, _printable(raw, setting), str(error)) from None
-
-        if found["beacon"] == "recorded_drand" and found["drand_rounds"] is None:
-            raise SettingError(
-                "WINDROW_DRAND_ROUNDS",
-                "'none'",
-                "WINDROW_BEACON=recorded_drand needs the path of a JSON file of drand rounds here",
-            )
-        return cls(
-            **found,
-            from_environment=frozenset(known & environment.keys()),
-            unused=tuple(sorted(n for n in environment if _of_the_guide(n) and environment[n])),
-        )
+        given = _surroundings() if environment is None else environment
+        given = {name: text for name, text in given.items() if text or not guide.of_family(name)}
+        _refuse_unknown(given)
+        found: dict[str, Any] = {"guide": guide.parts_asked_for(given)}
+        sources: dict[str, str] = {}
+        for setting in SETTINGS:
+            found[setting.name] = _value(setting, given, found, sources)
+        del found["guide"]
+        if contradiction := guide.contradiction(found):
+            name, allowed = contradiction
+            setting = next(setting for setting in SETTINGS if setting.name == name)
+            shown = _shown(setting, found[name])
+            raise SettingError(sources.get(name, setting.variable), shown, allowed)
+        for name, (parse, _) in guide.WITHOUT_EFFECT.items():
+            if given.get(name):
+                _parsed(name, given[name], parse)
+        return cls(**found, given=sources, unused=guide.unused(SETTINGS, found, given))
 
     def describe(self) -> list[SettingRow]:
-        """Every setting, then every variable of a miner's guide that is set but not used."""
+        """Every setting, then every variable of the guide that is set and changes nothing."""
         rows = []
-        for field, setting in _settings().items():
-            name = PREFIX + field.upper()
-            value = HIDDEN if setting.secret else values.shown(getattr(self, field))
-            source = "environment" if name in self.from_environment else "default"
-            rows.append(SettingRow(name, value, source, setting.meaning))
+        for setting in SETTINGS:
+            source = self.given.get(setting.name, "default")
+            rows.append(
+                SettingRow(
+                    setting.variable,
+                    _shown(setting, getattr(self, setting.name)),
+                    "environment" if source == setting.variable else source,
+                    setting.meaning,
+                )
+            )
         return rows + [
-            SettingRow(name, HIDDEN, "environment", "not used by the embedded default", used=False)
-            for name in self.unused
+            SettingRow(name, HIDDEN, "environment", f"not used: {reason}", used=False)
+            for name, reason in sorted(self.unused.items())
         ]
 
 
-def _settings() -> dict[str, Setting]:
-    hints = get_type_hints(Settings, include_extras=True)
-    return {
-        field: hint.__metadata__[0]
-        for field, hint in hints.items()
-        if hasattr(hint, "__metadata__")
-    }
+def _surroundings() -> dict[str, str]:
+    file = {k: v for k, v in dotenv_values(Path.cwd() / ".env").items() if v is not None}
+    return {**file, **os.environ}
 
 
-def _printable(raw: str, setting: Setting) -> str:
-    # A URL may carry a user and password.
-    return "(hidden)" if setting.secret else repr(re.sub(r"//[^/]*@", "//(hidden)@", raw))
+def _refuse_unknown(given: Mapping[str, str]) -> None:
+    known = {setting.variable for setting in SETTINGS}
+    guided = {name for setting in SETTINGS for name in setting.guide} | guide.WITHOUT_EFFECT.keys()
+    for name in sorted(given):
+        if name.startswith(PREFIX) and name not in known:
+            raise _unknown(name, sorted(known), "Windrow's settings are")
+        if guide.must_be_known(name) and name not in guided:
+            raise _unknown(name, sorted(guided), "of the miner guide's variables it honours")
 
 
-def _of_the_guide(name: str) -> bool:
-    return name in GUIDE_NAMES or name.startswith(GUIDE_PREFIXES)
-
-
-def _unknown(name: str, known: list[str]) -> UnknownSetting:
+def _unknown(name: str, known: list[str], what: str) -> UnknownSetting:
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"
-    return UnknownSetting(name, "…", f"no setting has this name; {hint}")
+    hint = f"did you mean {close[0]}?" if close else f"{what} {', '.join(known)}"
+    return UnknownSetting(name, "…", f"Windrow has no setting of this name; {hint}")
+
+
+def _value(
+    setting: Setting, given: Mapping[str, str], found: Mapping[str, Any], sources: dict[str, str]
+) -> Any:
+    """The setting's value; notes in sources which variable it is from."""
+    read = [
+        (name, _parsed(name, given[name], parse, hidden=setting.secret))
+        for name, parse in setting.readers()
+        if name in given
+    ]
+    if not read:
+        default = setting.default if isinstance(setting.default, str) else setting.default(found)
+        return _parsed(setting.variable, default, setting.parse)
+    (first, value), *others = read
+    for name, other in others:
+        if other != value:
+            raise SettingError(
+                name, _shown(setting, other), f"{first} says otherwise; keep one of the two"
+            )
+    sources[setting.name] = first
+    return value
+
+
+def _parsed(name: str, raw: str, parse: Any, *, hidden: bool = False) -> Any:
+    try:
+        return parse(raw)
+    except ValueError as error:
+        # A URL may carry a user and password.
+        shown = "(hidden)" if hidden else repr(re.sub(r"//[^/]*@", "//(hidden)@", raw))
+        raise SettingError(name, shown, str(error)) from None
+
+
+def _shown(setting: Setting, value: object) -> str:
+    return HIDDEN if setting.secret and value is not None else values.shown(value)

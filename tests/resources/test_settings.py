@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 import pickle
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from windrow.resources.secret import Secret
-from windrow.resources.settings import HIDDEN, SettingError, Settings, UnknownSetting
+from windrow.resources.settings import (
+    HIDDEN,
+    SETTINGS,
+    SettingError,
+    Settings,
+    UnknownSetting,
+)
 
 MNEMONIC = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
 
@@ -61,6 +68,12 @@ def test_folders_follow_the_home_folder_unless_set(tmp_path: Path) -> None:
         ("WINDROW_MAX_GROUPS", "٣"),
         ("WINDROW_PROOF_GPU", "cuda:0"),
         ("WINDROW_WALLET_URI", " "),
+        ("WINDROW_WALLET_HOT", "../../etc/passwd"),
+        ("WINDROW_CHAIN_ENDPOINT", "https://node"),
+        ("WINDROW_DRAND_RELAYS", "https://a,https://a"),
+        ("WINDROW_GENERATION_SERVERS", "http://user:hunter2@host"),
+        ("WINDROW_GPU_MEMORY", "1.5"),
+        ("WINDROW_SET_WEIGHTS", "maybe"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(name: str, value: str) -> None:
@@ -141,17 +154,23 @@ def test_describe_says_where_each_value_is_from() -> None:
     assert all(row.meaning and row.used for row in rows.values())
 
 
-def test_variables_of_a_miners_guide_are_reported_not_ignored() -> None:
-    environment = {
-        "BT_NETWORK": "finney",
-        "NETUID": "81",
-        "R2_WRITE_SECRET_ACCESS_KEY": "hunter2",
-        "GRAIL_PIPELINE_PROOF_GPU": "1",
-        "WANDB_API_KEY": "hunter2",
-        "R2_REGION": "",
-        "PATH": "/bin",
-    }
-    rows = {row.name: row for row in Settings.read(environment).describe() if not row.used}
-    assert set(rows) == environment.keys() - {"R2_REGION", "PATH"}
-    assert all("not used by the embedded default" in row.meaning for row in rows.values())
-    assert "hunter2" not in repr(rows)
+def test_the_table_and_the_fields_agree() -> None:
+    names = [field.name for field in dataclasses.fields(Settings)]
+    assert names == [*(setting.name for setting in SETTINGS), "given", "unused"]
+
+
+def test_a_file_in_the_working_folder_says_what_the_environment_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(
+        "WINDROW_SAFETY_BLOCKS=5   # blocks\nexport WINDROW_MAX_GROUPS='9'\n"
+        'WINDROW_CHAIN_SEED="$(touch made)"\nNOT_OURS\nR2_ACCOUNT_ID=\n'
+    )
+    monkeypatch.setenv("WINDROW_MAX_GROUPS", "11")
+    settings = Settings.read()
+    assert (settings.safety_blocks, settings.max_groups) == (5, 11)
+    assert settings.chain_seed == "$(touch made)"
+    assert not (tmp_path / "made").exists()
+    assert "WINDROW_SAFETY_BLOCKS" not in os.environ
+    assert Settings.read({}).safety_blocks == 3
