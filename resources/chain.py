@@ -1,5 +1,6 @@
 """The chain: what blocks are, when they came, what is committed and weighed on them."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,26 @@ class FutureBlock(ChainError):
         self.opens_at = opens_at
 
 
+class ChainSilent(ChainError):
+    """No endpoint of the chain has answered for longer than this process waits."""
+
+
+class UnreadableChain(ChainError):
+    """The chain answered, with an error or with something that cannot be its state."""
+
+
+class EmptySubnet(ChainError):
+    """The chain has no such subnet, or one without neurons: never taken for a quiet network."""
+
+
+class NotRegistered(ChainError):
+    """A hotkey has no number on the subnet."""
+
+
+class ReorganisedWindow(ChainError):
+    """A window's first block has another hash than when its randomness was drawn."""
+
+
 class CommitmentRefused(ChainError):
     """A commitment the chain cannot hold."""
 
@@ -42,6 +63,17 @@ class SetWeights:
     weights: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Concern:
+    """Something about the chain that stopped nothing, and that its operator should know.
+
+    name: ClockSkew, ChainSilent, LaggingChain, BlockReorganised, …; a row of `faults` is kept.
+    """
+
+    name: str
+    detail: str
+
+
 class Chain(Protocol):
     """One chain. Times are unix seconds, blocks are heights."""
 
@@ -51,6 +83,18 @@ class Chain(Protocol):
 
     def block(self) -> int:
         """The newest block."""
+        ...
+
+    def expected_block(self) -> int:
+        """The newest block or, while the chain is silent, the one that should be by now.
+
+        For deciding whether there is time left, and for nothing that must be true. Raises
+        ChainSilent when this process never saw the chain, or not for too long.
+        """
+        ...
+
+    def concerns(self) -> list[Concern]:
+        """What was noticed in this process since this was last asked."""
         ...
 
     def block_hash(self, block: int) -> str:
@@ -87,3 +131,51 @@ class Chain(Protocol):
     def weights(self, hotkey: str) -> SetWeights | None:
         """The weights a hotkey last set, if it ever did."""
         ...
+
+
+def require_same_block(chain: Chain, window: int, recorded: str) -> None:
+    """Raises ReorganisedWindow when the chain no longer gives `window` the hash that was recorded.
+
+    Seeds, proofs and every row of a window file are bound to that hash: validators refuse the file.
+    """
+    current = chain.block_hash(window)
+    if current != recorded:
+        raise ReorganisedWindow(
+            f"Block {window} was {recorded} when the window's randomness was drawn and is "
+            f"{current} now: the chain was reorganised, and no rollout of this window counts. "
+            "Nothing was uploaded. Run the window again while it is open: it starts from the new "
+            "block."
+        )
+
+
+def ensure_committed(chain: Chain, hotkey: str, text: str) -> str | None:
+    """Commit a text unless the chain holds it already; returns what it held before.
+
+    A text that this machine did not write means that another one uses the hotkey, or that the
+    bucket's keys were changed.
+    """
+    before = chain.commitment(hotkey)
+    if before != text:
+        chain.commit(hotkey, text)
+    return before
+
+
+class WindowClock:
+    """The clock of one window's work: time and height, from a chain that may fall silent.
+
+    `block` rides out silence and raises ReorganisedWindow as soon as the window's first block is
+    another one than its randomness was drawn from.
+    """
+
+    def __init__(self, chain: Chain, window: int, recorded: str) -> None:
+        self._chain, self._window, self._recorded = chain, window, recorded
+
+    def now(self) -> float:
+        return self._chain.now()
+
+    def block(self) -> int:
+        block = self._chain.expected_block()
+        # A chain that cannot be asked now was asked before and will be before the upload.
+        with contextlib.suppress(ChainSilent):
+            require_same_block(self._chain, self._window, self._recorded)
+        return block

@@ -21,6 +21,7 @@ from windrow.resources.chain import (
     MAX_COMMITMENT_BYTES,
     ChainError,
     CommitmentRefused,
+    Concern,
     FutureBlock,
     SetWeights,
     WeightsRefused,
@@ -89,6 +90,12 @@ class DevelopmentChain:
 
     def block(self) -> int:
         return self._height(self._anchors())
+
+    def expected_block(self) -> int:
+        return self.block()
+
+    def concerns(self) -> list[Concern]:
+        return []
 
     def block_hash(self, block: int) -> str:
         self._require_produced(block, self._anchors())
