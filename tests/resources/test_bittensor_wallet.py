@@ -123,12 +123,12 @@ def test_the_key_is_in_no_text_and_no_pickle(wallets: Path) -> None:
 
 @pytest.mark.live
 def test_an_encrypted_hotkey_opens_with_bittensors_own_variable(
-    wallets: Path, monkeypatch: pytest.MonkeyPatch
+    wallets: Path,
 ) -> None:
     made = bt.Wallet("miner", "locked", str(wallets))
     made.create_new_hotkey(suppress=True, hotkey_password="correct horse")
     variable = made.hotkey_file.env_var_name()
-    monkeypatch.setenv(variable, save_password_to_environment(variable, "correct horse"))
+    save_password_to_environment(variable, "correct horse")
     assert BittensorWallet("miner", "locked", wallets).hotkey == made.hotkeypub.ss58_address
     with pytest.raises(WalletError, match="another password"):
         BittensorWallet("miner", "locked", wallets, password=Secret("wrong"))
