@@ -20,6 +20,7 @@ from windrow.resources.secret import Secret
 
 CONNECT_SECONDS: Final = 10.0
 SMALL_ANSWER: Final = 8 * 1024 * 1024
+_LATER: Final = (408, 409, 429)
 _CHUNK: Final = 256 * 1024
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
@@ -241,10 +242,10 @@ def succeeded(answer: Answer, what: str) -> Answer:
     said = f"{what}: status {status}: {error_text(answer.body)}"
     if status in (401, 403):
         raise Unauthorized(f"{said}; set the server's API key")
-    if 400 <= status < 500:
-        raise RequestRefused(said)
-    if status >= 500:
+    if status >= 500 or status in _LATER:
         raise ServerFailed(said)
+    if status >= 400:
+        raise RequestRefused(said)
     raise MalformedAnswer(said)
 
 
