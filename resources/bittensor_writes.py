@@ -4,6 +4,7 @@ Nothing here is sent twice. An extrinsic is believed when a block holds it and i
 success; finality is not waited for, since the next run reads what the chain kept.
 """
 
+import math
 from collections.abc import Mapping
 
 import bittensor as bt
@@ -75,6 +76,12 @@ def weights_by_uid(
     hotkey: str, weights: Mapping[str, float], subnet: Metagraph, rules: WeightRules
 ) -> dict[int, float]:
     """The weights that are not zero. Raises WeightsRefused for what the subnet would not take."""
+    total = math.fsum(weights.values())
+    if not all(0.0 <= w <= 1.0 for w in weights.values()) or not 0.0 < total <= 1.0 + 1e-9:
+        raise WeightsRefused(
+            f"Weights set by {hotkey} must be numbers from 0 to 1 each and add up to more than 0 "
+            f"and at most 1, not {total}."
+        )
     uids = {neuron.hotkey: neuron.uid for neuron in subnet.neurons}
     given = {to: weight for to, weight in weights.items() if weight > 0.0}
     strangers = sorted(given.keys() - uids.keys())

@@ -4,6 +4,7 @@ It answers what bittensor's own client asks, over a real socket, in a thread of 
 """
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 from bittensor_core import ss58_encode
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from tests.resources.substrate_metadata import (
     SPEC_NAME,
@@ -52,6 +54,7 @@ class SubstrateNode:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: Server | None = None
+        self._reporting: asyncio.Future[None] | None = None
         self._calls: dict[str, Call] = {
             "account_nextIndex": lambda p: state.nonce(p[0]),
             "chain_getBlock": self._block,
@@ -122,6 +125,10 @@ class SubstrateNode:
 
     async def _serve(self, socket: ServerConnection) -> None:
         self.connections += 1
+        with contextlib.suppress(ConnectionClosed):
+            await self._converse(socket)
+
+    async def _converse(self, socket: ServerConnection) -> None:
         async for message in socket:
             frame = json.loads(message)
             requests = frame if isinstance(frame, list) else [frame]
@@ -171,7 +178,9 @@ class SubstrateNode:
             socket.transport.abort()
         watch = "w" + blake2b(extrinsic.encode(), digest_size=4).hexdigest()
         included = state.at(None)
-        asyncio.ensure_future(self._report(socket, watch, {"inBlock": included and included.hash}))
+        self._reporting = asyncio.ensure_future(
+            self._report(socket, watch, {"inBlock": included and included.hash})
+        )
         return watch
 
     async def _report(self, socket: ServerConnection, watch: str, status: dict[str, Any]) -> None:
@@ -184,7 +193,7 @@ class SubstrateNode:
     def _state_at(self, block_hash: str | None) -> Block:
         block = self.state.at(block_hash)
         if block is None:
-            raise RpcRefusal(4003, f"Client error: UnknownBlock: Header was not found: {block_hash}")
+            raise RpcRefusal(4003, f"UnknownBlock: Header was not found: {block_hash}")
         return block
 
     def _storage_at(self, block_hash: str | None) -> Any:

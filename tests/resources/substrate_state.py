@@ -78,6 +78,11 @@ class SubstrateState:
     # What tests do with it
 
     @property
+    def time(self) -> float:
+        """When the newest block was made, unix seconds."""
+        return self._time
+
+    @property
     def height(self) -> int:
         return max(self._blocks)
 
@@ -185,14 +190,20 @@ class SubstrateState:
         number = self.height + 1
         self._put("Timestamp", "Now", [], round(self._time * 1000))
         self._put("System", "Number", [], number)
-        extrinsics = tuple(self._pool)
+        extrinsics = (self._inherent(), *self._pool)
         self._pool.clear()
-        events = [self._apply(index, data) for index, data in enumerate(extrinsics)]
+        events = [self._apply(i, data) for i, data in enumerate(extrinsics) if i > 0]
         self._put("System", "Events", [], events)
         parent = self._blocks[self.height].hash
         self._blocks[number] = Block(
             number, self._hash(number), parent, dict(self._state), extrinsics
         )
+
+    def _inherent(self) -> str:
+        """The unsigned extrinsic by which a block says its time."""
+        call = codec().compose_call("Timestamp", "set", {"now": round(self._time * 1000)})
+        body = b"\x04" + call.data
+        return "0x" + (codec().encode_compact(len(body)) + body).hex()
 
     def _apply(self, index: int, extrinsic: str) -> dict[str, Any]:
         decoded = codec().decode_extrinsic(extrinsic)
@@ -279,7 +290,9 @@ class SubstrateState:
 
     def _get(self, pallet: str, item: str, params: Sequence[Any]) -> Any:
         raw = self._state[self._key(pallet, item, params)]
-        return codec().decode(codec().storage_entry(pallet, item).value_type, bytes.fromhex(raw[2:]))
+        return codec().decode(
+            codec().storage_entry(pallet, item).value_type, bytes.fromhex(raw[2:])
+        )
 
     def _at(self, number: int) -> Block:
         if number >= self._start:
