@@ -8,6 +8,7 @@ import dagster as dg
 
 from windrow import WindrowError
 from windrow.engine.spool import DroppedGroup
+from windrow.resources.chain import Chain
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
 
@@ -45,16 +46,24 @@ def record_faults(
 
 @contextmanager
 def faults_kept(
-    lake: Lake, window_start: int, hotkey: str, source: str, run_id: str
+    lake: Lake,
+    window_start: int,
+    hotkey: str,
+    source: str,
+    run_id: str,
+    *,
+    chain: Chain | None = None,
 ) -> Iterator[list[DroppedGroup]]:
-    """A list for faults, stored however the step ends.
+    """A list for faults, stored however the step ends, with what was noticed about the chain.
 
     A WindrowError becomes one of them, and a failed step that says the same and is not retried.
     """
     faults: list[DroppedGroup] = []
     try:
         yield faults
+        faults += _concerns(chain)
     except WindrowError as error:
+        faults += _concerns(chain)
         faults.append(DroppedGroup(WHOLE_WINDOW, source, type(error).__name__, str(error)))
         description = str(error)
         try:
@@ -68,3 +77,10 @@ def faults_kept(
         ) from error
     if faults:
         record_faults(lake, window_start, hotkey, source, faults, run_id=run_id)
+
+
+def _concerns(chain: Chain | None) -> list[DroppedGroup]:
+    return [
+        DroppedGroup(WHOLE_WINDOW, "chain", concern.name, concern.detail)
+        for concern in (chain.concerns() if chain is not None else [])
+    ]

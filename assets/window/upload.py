@@ -5,13 +5,14 @@ import hashlib
 import dagster as dg
 
 from windrow import WindrowError
-from windrow.assets.window.faults import faults_kept
+from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_row, window_file_path
 from windrow.assets.window.submission_rows import sha256_of
+from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.constants import MAX_FILE_BYTES
-from windrow.resources.chain import Chain
+from windrow.resources.chain import Chain, ChainSilent, require_same_block
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
 from windrow.resources.object_store import ObjectStore
@@ -47,10 +48,11 @@ def upload(
     """Put the checked file where validators look for it (grail-protocol §8.1, §8.4).
 
     The same file is never put twice: its time of upload would move. A different one replaces it
-    before the deadline only, for a late file counts as none.
+    before the deadline only, for a late file counts as none. A file for a first block that the
+    chain has given up is not uploaded; one for a chain that cannot be asked is, with a fault row.
     """
     window, hotkey = int(context.partition_key), wallet.hotkey
-    with faults_kept(lake, window, hotkey, "upload", context.run.run_id):
+    with faults_kept(lake, window, hotkey, "upload", context.run.run_id, chain=chain) as faults:
         made = stored_row(lake, "submissions", window, hotkey)
         path = window_file_path(lake, window, hotkey)
         if not path.exists() or sha256_of(path) != made["sha256"]:
@@ -58,6 +60,7 @@ def upload(
                 f"{path} changed or vanished after it was checked and is not uploaded; materialize "
                 "submission again"
             )
+        faults += _unasked(chain, window, stored_row(lake, "beacons", window, hotkey)["block_hash"])
         key = window_file_key(hotkey, window)
         deadline = chain.deadline(window)
         began = chain.now()
@@ -65,7 +68,8 @@ def upload(
         action = "kept"
         if info is None:
             info, action = bucket.put_file(key, path, create=True), "created"
-        elif _sha256(bucket.get(key, max_bytes=MAX_FILE_BYTES)) != made["sha256"]:
+        elif (held := _sha256(bucket.get(key, max_bytes=MAX_FILE_BYTES))) != made["sha256"]:
+            faults += _foreign(lake, window, hotkey, key, held)
             if began > deadline:
                 raise LateReplacement(
                     f"{key} already holds another file of window {window}, and its deadline passed "
@@ -118,3 +122,30 @@ def upload(
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _unasked(chain: Chain, window: int, recorded: str) -> list[DroppedGroup]:
+    """A fault where the chain cannot be asked once more. Raises ReorganisedWindow.
+
+    Not to upload would lose the window for certain, to upload only if the chain was reorganised
+    and fell silent in one window.
+    """
+    try:
+        require_same_block(chain, window, recorded)
+    except ChainSilent as error:
+        detail = f"uploaded without asking whether block {window} is still {recorded}: {error}"
+        return [DroppedGroup(WHOLE_WINDOW, "upload", "ChainSilent", detail)]
+    return []
+
+
+def _foreign(lake: Lake, window: int, hotkey: str, key: str, held: str) -> list[DroppedGroup]:
+    """A fault where the bucket holds a file that this lake has no record of uploading."""
+    known = lake.exists("uploads", window, hotkey)
+    if known and held == stored_row(lake, "uploads", window, hotkey)["sha256"]:
+        return []
+    detail = (
+        f"{key} held a file (sha256 {held}) that was not uploaded from here: another miner uses "
+        f"the hotkey {hotkey}, or a run was killed right after its upload. Two miners with one "
+        "hotkey replace each other's files; stop one of them, or give it a hotkey of its own."
+    )
+    return [DroppedGroup(WHOLE_WINDOW, "upload", "ForeignUpload", detail)]
