@@ -16,7 +16,7 @@ from windrow.engine.reprove import prove_again
 from windrow.engine.spool import Spool, identity_of
 from windrow.networks.grail.budget import TimeBudget
 from windrow.networks.grail.constants import WINDOW_BLOCKS
-from windrow.resources.chain import Chain
+from windrow.resources.chain import Chain, WindowClock
 from windrow.resources.checkpoints import CheckpointCache, VerifiedCheckpoint
 from windrow.resources.inference import Inference
 from windrow.resources.lake import Lake
@@ -62,10 +62,13 @@ def window_stream(
     window, hotkey = int(context.partition_key), wallet.hotkey
     selected = {key.path[-1] for key in context.selected_asset_keys}
     with (
-        faults_kept(lake, window, hotkey, "window_stream", context.run.run_id) as faults,
+        faults_kept(
+            lake, window, hotkey, "window_stream", context.run.run_id, chain=chain
+        ) as faults,
         window_lock(settings.home / "locks", window, hotkey, context.run.run_id),
     ):
         beacon = stored_row(lake, "beacons", window, hotkey)
+        clock = WindowClock(chain, window, beacon["block_hash"])
         checkpoint = stored_checkpoint(lake, checkpoints, window, hotkey)
         model = inference.proof_model(checkpoint)
         prover = inference.prover(checkpoint) if "proofs" in selected else None
@@ -83,7 +86,7 @@ def window_stream(
                 eos_token_id=model.eos_token_id,
                 max_groups=config.max_groups or settings.max_groups,
                 groups_in_flight=settings.groups_in_flight,
-                timed=chain.block() < window + WINDOW_BLOCKS,
+                timed=clock.block() < window + WINDOW_BLOCKS,
             )
             with progress.watch(window, plan.max_groups, context.log.info) as show:
                 loop = WindowLoop(
@@ -93,7 +96,7 @@ def window_stream(
                     prover=prover,
                     spool=spool,
                     budget=_budget(lake, hotkey, settings.safety_blocks),
-                    clock=chain,
+                    clock=clock,
                     on_progress=show,
                 )
                 try:
