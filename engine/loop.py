@@ -1,112 +1,50 @@
 """The window loop: groups generate, are rewarded and proved concurrently, and end in the spool.
 
-One coordinator owns all state and reacts to events; the stages run on threads of their own, so the
-generator works on later groups while earlier ones are rewarded and proved, and the time of a
-window tends to that of its slowest stage. A group ends whole or not at all: anything wrong with
-one of its sixteen rollouts drops the group, with the reason kept.
+One coordinator owns all state and reacts to events; every stage has as many threads as its part has
+lanes, so the generator works on later groups while earlier ones are rewarded and proved, and the
+time of a window tends to that of its slowest stage. A group ends whole or not at all: anything
+wrong with one of its sixteen rollouts drops the group, with the reason kept.
 """
 
-import hashlib
-import queue
+import math
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
 from windrow import WindrowError
 from windrow.engine.group import Group, completion_problem, group_batch, proof_problem
-from windrow.engine.ports import Completion, Environment, Generator, Proof, Prover
+from windrow.engine.ports import (
+    Completion,
+    Environment,
+    GenerationCancelled,
+    Generator,
+    Proof,
+    ProofCancelled,
+    Prover,
+)
 from windrow.engine.spool import DroppedGroup, Spool
+from windrow.engine.stages import Stages, Task
+from windrow.engine.window_plan import Clock, WindowPlan, request_seed
+from windrow.engine.window_report import Progress, Report
 from windrow.environments.evaluation import Evaluation
-from windrow.networks.grail.budget import MAX_GROUP_SECONDS, TimeBudget
-from windrow.networks.grail.checkpoint import GenerationPolicy
+from windrow.networks.grail.budget import FIRST_UPLOAD_BLOCKS, MAX_GROUP_SECONDS, TimeBudget
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP, WINDOW_BLOCKS
 from windrow.networks.grail.prf import sketch_coefficients
 from windrow.networks.grail.seeds import problem_seed
 
-MAX_DROPS_IN_A_ROW = 8
+MAX_DROPS_IN_A_ROW: Final = 8
+LOOK_SECONDS: Final = 2.0
+"""How often a timed run looks at the chain while no stage has anything to say (§10.1)."""
+REWARD_LANES: Final = 1
+"""An environment evaluates the sixteen of a group side by side in its sandbox's processes."""
 
 _Part = TypeVar("_Part", Completion, Evaluation, Proof)
 
 
 class WindowAborted(WindrowError):
     """Group after group was dropped: going on would waste the window."""
-
-
-class Clock(Protocol):
-    """The chain's height and the time of day."""
-
-    def block(self) -> int:
-        """The chain's current block."""
-        ...
-
-    def now(self) -> float:
-        """Unix time in seconds."""
-        ...
-
-
-@dataclass(frozen=True)
-class WindowPlan:
-    """What one window run works on.
-
-    randomness: R_m, plain hex (§2). max_groups: finished groups to stop at; None: as time allows.
-    timed: honour the window's end; False replays a window that is already over.
-    """
-
-    window_start: int
-    block_hash: str
-    randomness: str
-    hotkey: str
-    policy: GenerationPolicy
-    vocab_size: int
-    eos_token_id: int
-    max_groups: int | None
-    groups_in_flight: int
-    timed: bool
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A window run at one moment. blocks_left: until the window ends, 0 when it is over."""
-
-    finished: int
-    dropped: int
-    in_flight: int
-    rollouts: int
-    tokens: int
-    mean_reward: float
-    blocks_left: int
-
-
-@dataclass
-class Report:
-    """What a window run did. Groups that an earlier run finished count as resumed; those it
-    dropped are not named again.
-
-    busy_seconds: by stage; over seconds it is the stage's utilisation.
-    stopped_by: max_groups, time_budget or window_closed.
-    """
-
-    resumed: int = 0
-    finished: list[int] = field(default_factory=list)
-    dropped: list[DroppedGroup] = field(default_factory=list)
-    tokens: int = 0
-    reward_sum: float = 0.0
-    seconds: float = 0.0
-    busy_seconds: dict[str, float] = field(
-        default_factory=lambda: {"generation": 0.0, "reward": 0.0, "proof": 0.0}
-    )
-    stopped_by: str = ""
-
-
-def request_seed(hotkey: str, block_hash: str, group: int, index: int) -> int:
-    """Sampling seed of one rollout, 63 bits; the same on every run of the window."""
-    digest = hashlib.sha256(f"request|{hotkey}:{block_hash}:{group}:{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class WindowLoop:
@@ -125,7 +63,13 @@ class WindowLoop:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.plan = plan
-        self.report = Report()
+        self.report = Report(
+            lanes={
+                "generation": generator.lanes,
+                "reward": REWARD_LANES,
+                "proof": prover.lanes if prover is not None else 0,
+            }
+        )
         self.budget = budget
         self._generator = generator
         self._environment = environment
@@ -134,29 +78,28 @@ class WindowLoop:
         self._clock = clock
         self._on_progress = on_progress
         self._coefficients = sketch_coefficients(plan.randomness)
-        self._events: queue.SimpleQueue[tuple[str, Group, Future[float]]] = queue.SimpleQueue()
         self._waiting: dict[int, set[str]] = {}
         self._started: dict[int, float] = {}
-        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._stages: Stages[Group] = Stages(self.report.lanes)
+        self._closing = False
         self._next_group = 0
         self._drops_in_a_row = 0
 
     def run(self) -> Report:
         """Work until the time budget, the window's end or max_groups; the spool holds the groups.
 
+        A timed run ends when only the time of the upload is left: what is in flight then is
+        cancelled, for a late file counts for nothing.
+
         Raises WindowAborted after MAX_DROPS_IN_A_ROW dropped groups, SpoolError when the disk
-        refuses a finished group. Whatever ends the run, finished groups stay in the spool.
+        refuses a finished group. Whatever ends the run, finished groups stay in the spool, and
+        generator and prover are told to stop.
         """
         began = time.perf_counter()
         done = set(self._spool.finished())
-        given_up = self._spool.dropped()
         self.report.resumed = len(done)
-        settled = done | {drop.group for drop in given_up}
-        with ExitStack() as stack:
-            for stage in ("generation", "reward", "proof"):
-                pool = ThreadPoolExecutor(1, thread_name_prefix=stage)
-                stack.callback(pool.shutdown, cancel_futures=True)
-                self._pools[stage] = pool
+        settled = done | {drop.group for drop in self._spool.dropped()}
+        try:
             while True:
                 while self._may_start():
                     while self._next_group in settled:
@@ -165,10 +108,22 @@ class WindowLoop:
                     self._next_group += 1
                 if not self._waiting:
                     break
-                self._react(*self._events.get())
-                self._on_progress(self._progress())
-        self.report.seconds = time.perf_counter() - began
+                task = self._stages.next_done(LOOK_SECONDS if self.plan.timed else None)
+                if task is not None:
+                    self._react(task)
+                    self._on_progress(self._progress())
+                if self.plan.timed:
+                    self._check_end()
+        finally:
+            self._closing = True
+            self._stages.stop(self._cancel)
+            self.report.seconds = time.perf_counter() - began
         return self.report
+
+    def _cancel(self) -> None:
+        self._generator.cancel()
+        if self._prover is not None:
+            self._prover.cancel()
 
     def _may_start(self) -> bool:
         finished = self.report.resumed + len(self.report.finished)
@@ -191,6 +146,17 @@ class WindowLoop:
         elif not self.budget.has_time(self.plan.window_start, block):
             self.report.stopped_by = "time_budget"
 
+    def _check_end(self) -> None:
+        """Cancel what is in flight once only the time of the upload is left."""
+        upload, block_seconds = self.budget.upload_seconds, self.budget.block_seconds
+        blocks = FIRST_UPLOAD_BLOCKS
+        if upload is not None:
+            blocks = max(blocks, math.ceil(upload / max(0.001, block_seconds)))
+        if self._clock.block() >= self.plan.window_start + WINDOW_BLOCKS - blocks:
+            self._closing = True
+            self.report.stopped_by = self.report.stopped_by or "window_closed"
+            self._cancel()
+
     def _start(self, number: int) -> None:
         plan = self.plan
         group = Group(
@@ -205,28 +171,24 @@ class WindowLoop:
         self._submit("generation", group, self._generate)
 
     def _submit(self, stage: str, group: Group, work: Callable[[Group], None]) -> None:
-        def timed() -> float:
-            began = time.perf_counter()
-            work(group)
-            return time.perf_counter() - began
-
         self._waiting.setdefault(group.number, set()).add(stage)
-        future = self._pools[stage].submit(timed)
-        future.add_done_callback(lambda done: self._events.put((stage, group, done)))
+        self._stages.submit(stage, group, work)
 
-    def _react(self, stage: str, group: Group, future: Future[float]) -> None:
+    def _react(self, task: Task[Group]) -> None:
+        stage, group, error = task.stage, task.item, task.error
+        self.report.busy_seconds[stage] += task.seconds
+        setattr(group, f"{stage}_seconds", task.seconds)
         stages = self._waiting.get(group.number)
-        if stages is None:  # dropped while this stage was still at work
+        if stages is None:  # given up while this stage was still at work
             return
         stages.discard(stage)
-        error = future.exception()
+        if self._closing and isinstance(error, GenerationCancelled | ProofCancelled):
+            self._forget(group.number)
+            self.report.cancelled.append(group.number)
+            return
         if error is not None:
-            if not isinstance(error, Exception):
-                raise error
             self._drop(DroppedGroup(group.number, stage, type(error).__name__, str(error)))
             return
-        setattr(group, f"{stage}_seconds", future.result())
-        self.report.busy_seconds[stage] += future.result()
         if stage == "generation":
             problem = completion_problem(
                 group.completions, self.plan.policy, self.plan.vocab_size, self.plan.eos_token_id
@@ -249,6 +211,8 @@ class WindowLoop:
                 self._finish(group)
 
     def _generate(self, group: Group) -> None:
+        if self._closing:
+            raise GenerationCancelled(f"group {group.number} was not begun")
         group.task = self._environment.task(group.problem_seed)
         group.prompt = self._environment.prompt(group.task)
         completions = self._generator.generate(group.prompt, group.request_seeds, self.plan.policy)
@@ -265,6 +229,8 @@ class WindowLoop:
     def _prove(self, group: Group) -> None:
         if self._prover is None:
             raise ValueError("this run has no prover")
+        if self._closing:
+            raise ProofCancelled(f"the proof of group {group.number} was not begun")
         prompt_lengths = [len(group.prompt)] * len(group.completions)
         proofs = self._prover.prove(group.sequences(), prompt_lengths, self._coefficients)
         group.proofs = _whole(proofs, "proofs")
@@ -272,13 +238,13 @@ class WindowLoop:
     def _finish(self, group: Group) -> None:
         now = self._clock.now()
         self._spool.add(group_batch(group, self._clock.block(), now))
-        del self._waiting[group.number]
+        started = self._forget(group.number)
         self._drops_in_a_row = 0
         self.report.finished.append(group.number)
         self.report.tokens += group.completion_tokens()
         self.report.reward_sum += float(np.sum([e.reward for e in group.evaluations]))
         # From start to spool, so waiting behind other groups counts: what one more would take.
-        seconds = min(now - self._started.pop(group.number), MAX_GROUP_SECONDS)
+        seconds = min(now - started, MAX_GROUP_SECONDS)
         self.budget = self.budget.observe_group(seconds)
 
     def _give_up(self, group: Group, problem: tuple[str, str]) -> None:
@@ -289,8 +255,7 @@ class WindowLoop:
         self._drop(drop)
 
     def _drop(self, drop: DroppedGroup) -> None:
-        del self._waiting[drop.group]
-        self._started.pop(drop.group)
+        self._forget(drop.group)
         self.report.dropped.append(drop)
         self._drops_in_a_row += 1
         if self._drops_in_a_row >= MAX_DROPS_IN_A_ROW:
@@ -300,6 +265,11 @@ class WindowLoop:
                 f"{drop.detail}. Mend that and run the window again; "
                 f"{self.report.resumed + len(self.report.finished)} finished groups are kept"
             )
+
+    def _forget(self, number: int) -> float:
+        """The group is in flight no longer. Returns when it started, unix seconds."""
+        del self._waiting[number]
+        return self._started.pop(number)
 
     def _progress(self) -> Progress:
         report, plan = self.report, self.plan

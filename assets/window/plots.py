@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import dagster as dg
 import numpy as np
@@ -28,17 +28,15 @@ def rewards_plot(rewards: NDArray[np.float64]) -> dg.MarkdownMetadataValue:
     return _markdown(figure, "rewards by group; the line is the group mean")
 
 
-def stages_plot(
-    stages: Sequence[str], busy: Sequence[float], seconds: float
-) -> dg.MarkdownMetadataValue:
-    """How busy each stage was over a window of `seconds` wall time; the longest bar limits it."""
+def stages_plot(utilisation: Mapping[str, float]) -> dg.MarkdownMetadataValue:
+    """How busy each stage was, 0 to 1 by name; the longest bar limits the window."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 1.2), dpi=80, layout="constrained")
     axes = figure.subplots()
-    axes.barh(stages, [100 * b / seconds if seconds else 0.0 for b in busy], color="#2a6f97")
+    axes.barh(list(utilisation), [100 * s for s in utilisation.values()], color="#2a6f97")
     axes.set_xlim(0, 100)
-    axes.set_xlabel("% of the run's time at work")
+    axes.set_xlabel("% of its lanes' time at work")
     axes.invert_yaxis()
     return _markdown(figure, "utilisation by stage")
 

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from windrow import WindrowError
 from windrow.assets.window.plots import rewards_plot, stages_plot
-from windrow.engine.loop import Report, WindowLoop
+from windrow.engine.loop import WindowLoop
 from windrow.engine.packaging import token_hashes
 from windrow.engine.ports import Proof
 from windrow.engine.spool import GROUP_SCHEMA, Spool, list_array
+from windrow.engine.window_report import Report
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 from windrow.resources.lake_schema import DATASETS
 
@@ -91,6 +92,9 @@ def window_run(window: int, hotkey: str, loop: WindowLoop) -> pa.Table:
             "group_seconds": loop.budget.group_seconds,
             "block_seconds": loop.budget.block_seconds,
             "stopped_by": report.stopped_by,
+            "cancelled": len(report.cancelled),
+            **{f"{stage}_utilisation": share for stage, share in report.utilisation().items()},
+            "limiting_stage": report.limiting_stage(),
             "ended_at": time.time(),
         },
     )
@@ -114,11 +118,13 @@ def rollouts_metadata(rollouts: pa.Table, report: Report) -> dict[str, Any]:
         "median_completion_length": float(np.median(lengths)),
         "seconds": round(report.seconds, 3),
         "stopped_by": report.stopped_by,
-        "limited_by": max(report.busy_seconds, key=lambda stage: report.busy_seconds[stage]),
+        "cancelled_groups": len(report.cancelled),
+        "limiting_stage": report.limiting_stage() or "none worked",
+        **{
+            f"{stage}_utilisation": round(share, 3) for stage, share in report.utilisation().items()
+        },
         "rewards": rewards_plot(rewards),
-        "stages": stages_plot(
-            list(report.busy_seconds), list(report.busy_seconds.values()), report.seconds
-        ),
+        "stages": stages_plot(report.utilisation()),
     }
 
 

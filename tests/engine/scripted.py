@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from windrow.engine.in_flight import InFlight
-from windrow.engine.loop import Progress, WindowLoop, WindowPlan
+from windrow.engine.loop import WindowLoop
 from windrow.engine.ports import Completion, GenerationCancelled, Proof, ProofCancelled
 from windrow.engine.spool import Spool
+from windrow.engine.window_plan import WindowPlan
+from windrow.engine.window_report import Progress
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
 from windrow.networks.grail.budget import TimeBudget

@@ -1,7 +1,9 @@
 """The window loop: whole groups only, in order, resumable, in time."""
 
 import dataclasses
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,11 @@ from tests.engine.scripted import (
     loop,
 )
 from windrow import WindrowError
-from windrow.engine.loop import MAX_DROPS_IN_A_ROW, WindowAborted, request_seed
+from windrow.engine.loop import MAX_DROPS_IN_A_ROW, WindowAborted
 from windrow.engine.ports import Completion
 from windrow.engine.spool import Spool, SpoolError, identity_of
+from windrow.engine.window_plan import request_seed
+from windrow.engine.window_report import Progress
 from windrow.networks.grail.budget import TimeBudget
 
 
@@ -169,13 +173,117 @@ def test_observed_groups_reach_the_budget(spool: Spool) -> None:
     assert running.budget.group_seconds > 0
 
 
-def test_stages_overlap(spool: Spool) -> None:
-    generator = ScriptedGenerator(generating=lambda call, told: time.sleep(0.05))
-    prover = ScriptedProver(proving=lambda call, told: time.sleep(0.05))
-    plan = dataclasses.replace(PLAN, max_groups=8, groups_in_flight=3)
-    report = loop(spool, plan, generator=generator, prover=prover).run()
-    busy = report.busy_seconds
-    assert busy["generation"] + busy["proof"] > report.seconds
+def meet(barrier: threading.Barrier) -> Callable[[int, threading.Event], object]:
+    """Work that is done only once every other party of the barrier is at work too."""
+    return lambda call, told_to_stop: barrier.wait(timeout=20)
+
+
+def test_a_group_generates_while_another_is_proved(spool: Spool) -> None:
+    both = threading.Barrier(2)
+
+    def generating(call: int, told: threading.Event) -> None:
+        if call:  # the first proof needs a group to prove
+            both.wait(timeout=20)
+
+    def proving(call: int, told: threading.Event) -> None:
+        if call < 3:
+            both.wait(timeout=20)
+
+    generator, prover = ScriptedGenerator(generating=generating), ScriptedProver(proving=proving)
+    report = loop(spool, generator=generator, prover=prover).run()
+    assert (sorted(report.finished), report.dropped) == ([0, 1, 2, 3], [])
+
+
+def test_every_stage_works_in_as_many_lanes_as_its_part_has(tmp_path: Path) -> None:
+    generator = ScriptedGenerator(generating=meet(threading.Barrier(3)), lanes=3)
+    prover = ScriptedProver(proving=meet(threading.Barrier(2)), lanes=2)
+    plan = dataclasses.replace(PLAN, max_groups=6, groups_in_flight=5)
+    wide = Spool(tmp_path / "wide", WINDOW, PLAN.hotkey, "a" * 16)
+    report = loop(wide, plan, generator=generator, prover=prover).run()
+    assert report.lanes == {"generation": 3, "reward": 1, "proof": 2}
+    assert all(0 < share <= 1 for share in report.utilisation().values())
+
+    narrow = Spool(tmp_path / "narrow", WINDOW, PLAN.hotkey, "a" * 16)
+    loop(narrow, dataclasses.replace(plan, groups_in_flight=1)).run()
+    for ours, theirs in zip(wide.groups(), narrow.groups(), strict=True):
+        for name in ("tokens", "reward", "advantage", "sketches", "token_logprobs", "nonce"):
+            assert ours[name].equals(theirs[name]), name
+
+
+def test_no_more_groups_are_held_than_may_be_in_flight(spool: Spool) -> None:
+    begun, proofs_may_go = [], threading.Event()
+    plan = dataclasses.replace(PLAN, max_groups=9, groups_in_flight=3)
+
+    def proving(call: int, told: threading.Event) -> None:
+        proofs_may_go.wait(timeout=20)
+        begun.append(generator.calls - call)
+
+    def seen(progress: Progress) -> None:
+        assert progress.in_flight <= 3
+        if generator.calls == 3:
+            proofs_may_go.set()
+
+    generator = ScriptedGenerator(lanes=8)
+    prover = ScriptedProver(proving=proving)
+    loop(spool, plan, generator=generator, prover=prover, on_progress=seen).run()
+    # Groups generated and not yet proved when a proof ran, itself included.
+    assert max(begun) == 3
+
+
+def test_the_stage_with_the_least_time_to_spare_limits_the_window(spool: Spool) -> None:
+    prover = ScriptedProver(proving=lambda call, told: time.sleep(0.02))
+    running = loop(spool, prover=prover)
+    assert running.report.limiting_stage() is None
+    assert running.run().limiting_stage() == "proof"
+
+
+def test_what_is_in_flight_is_cancelled_when_only_the_upload_fits(spool: Spool) -> None:
+    clock = ScriptedClock(height=WINDOW + 10)
+    plan = dataclasses.replace(PLAN, max_groups=None, timed=True, groups_in_flight=2)
+
+    def generating(call: int, told: threading.Event) -> None:
+        if call == 2:
+            clock.height = WINDOW + 28  # the upload takes two blocks
+            assert told.wait(timeout=20)
+
+    budget = TimeBudget(upload_seconds=13.0)
+    generator = ScriptedGenerator(generating=generating)
+    report = loop(spool, plan, generator=generator, clock=clock, budget=budget).run()
+    assert report.cancelled[0] == 2
+    assert report.dropped == []
+    assert spool.finished() == report.finished == [0, 1]
+    assert report.stopped_by == "window_closed"
+
+
+def stopped(in_call: int) -> tuple[Callable[..., None], Callable[[object], None], list[bool]]:
+    """Work that lasts until it is told to stop; a run's end in the middle of it; whether told."""
+    at_work, told_to_stop = threading.Event(), []
+
+    def working(call: int, told: threading.Event) -> None:
+        if call == in_call:
+            at_work.set()
+            told_to_stop.append(told.wait(timeout=20))
+
+    def interrupt(progress: object) -> None:
+        assert at_work.wait(timeout=20)
+        raise KeyboardInterrupt
+
+    return working, interrupt, told_to_stop
+
+
+def test_a_run_that_is_stopped_leaves_no_generation_at_work(spool: Spool) -> None:
+    working, interrupt, told_to_stop = stopped(in_call=1)
+    generator = ScriptedGenerator(generating=working)
+    with pytest.raises(KeyboardInterrupt):
+        loop(spool, generator=generator, on_progress=interrupt).run()
+    assert told_to_stop == [True]
+
+
+def test_a_run_that_is_stopped_leaves_no_proof_at_work(spool: Spool) -> None:
+    working, interrupt, told_to_stop = stopped(in_call=0)
+    with pytest.raises(KeyboardInterrupt):
+        loop(spool, prover=ScriptedProver(proving=working), on_progress=interrupt).run()
+    assert told_to_stop == [True]
 
 
 def test_progress_counts_up(spool: Spool) -> None:
