@@ -5,7 +5,8 @@ from typing import Any
 from windrow.environments.sandbox import Sandbox
 from windrow.environments.sources import HubTasks, ShippedTasks
 from windrow.pipelines.demo.network import ensure_published, trainer
-from windrow.resources.beacon import BeaconSource, BlockHashBeacon, RecordedDrand
+from windrow.resources.beacon import BeaconSource, BlockHashBeacon, LiveDrand, RecordedDrand
+from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.development_chain import DevelopmentChain
 from windrow.resources.inference import Inference
@@ -36,7 +37,7 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings,
         "chain": chain,
-        "beacon_source": _beacon_source(settings, chain),
+        "beacon_source": beacon_source(settings, chain),
         "bucket": bucket,
         "checkpoints": CheckpointCache(bucket, settings.cache / "checkpoints", trainer().hotkey),
         "inference": Inference(
@@ -53,7 +54,10 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _beacon_source(settings: Settings, chain: DevelopmentChain) -> BeaconSource:
+def beacon_source(settings: Settings, chain: Chain) -> BeaconSource:
+    """The randomness these settings ask for, over any chain."""
+    if settings.beacon == "drand":
+        return LiveDrand(chain, settings.drand_relays, settings.drand_seconds)
     # Settings refuse recorded_drand without a file of rounds.
     if settings.beacon == "recorded_drand" and settings.drand_rounds is not None:
         return RecordedDrand(chain, settings.drand_rounds)

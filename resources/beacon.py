@@ -1,23 +1,21 @@
-"""The randomness of a window: from the block hash alone, or mixed with a drand round.
-
-A window that asks for drand gets drand or an error; Windrow never falls back to the block hash.
-"""
+"""The randomness of a window: from the block hash alone, or mixed with a drand round."""
 
 import hashlib
 import json
 import math
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from windrow import WindrowError
+from windrow.networks.grail.drand import DrandRound, FalseRound, parse_round, verify_round
 from windrow.networks.grail.windows import QUICKNET, drand_round, miner_randomness
-from windrow.resources.chain import Chain
+from windrow.resources.chain import Chain, Concern
+from windrow.resources.drand import DrandRelays, DrandUnavailable
 
 # A year of windows holds 87,600 rounds of about 300 bytes.
 MAX_RECORDING_BYTES = 64 * 1024 * 1024
-_HEX = re.compile(r"(?:[0-9a-f]{2})+")
 
 
 class BeaconError(WindrowError):
@@ -38,7 +36,9 @@ class Beacon:
 
     block_hash: of the window's first block, `0x` included.
     randomness: R_m, 64 hex digits (grail-protocol §2).
-    source: "block_hash" or "recorded_drand".
+    source: "block_hash", "recorded_drand" or "drand".
+    relay: the drand relay that gave the round. fallback: what stands in for drand, "block_hash",
+    where drand was asked for and no relay gave a round that holds.
     """
 
     window_start: int
@@ -47,6 +47,13 @@ class Beacon:
     use_drand: bool
     drand_round: int | None
     source: str
+    relay: str | None = None
+    fallback: str | None = None
+
+    @property
+    def same_for_all(self) -> bool:
+        """Whether every miner has this R_m; with live drand each draws the round it meets (§2)."""
+        return self.source != "drand" and self.fallback is None
 
 
 class BeaconSource(Protocol):
@@ -54,6 +61,10 @@ class BeaconSource(Protocol):
 
     def beacon(self, window: int) -> Beacon:
         """Raises FutureBlock before the window opens, BeaconError when its round is missing."""
+        ...
+
+    def concerns(self) -> list[Concern]:
+        """What was noticed in this process since this was last asked, and stopped nothing."""
         ...
 
 
@@ -68,6 +79,43 @@ class BlockHashBeacon:
         randomness = miner_randomness(block_hash, None)
         return Beacon(window, block_hash, randomness, False, None, "block_hash")
 
+    def concerns(self) -> list[Concern]:
+        return []
+
+
+class LiveDrand:
+    """Randomness mixed with the quicknet round that was current when the window opened.
+
+    The round is known from the block's timestamp, so anyone can ask for it again later. While no
+    relay has it, the block hash stands in, and the beacon says so.
+    """
+
+    def __init__(self, chain: Chain, relays: Sequence[str], seconds: float) -> None:
+        """relays: base URLs, asked in this order; seconds: what each has to answer."""
+        self._chain = chain
+        self._relays = DrandRelays(relays, seconds)
+        self._concerns: list[Concern] = []
+
+    def beacon(self, window: int) -> Beacon:
+        block_hash = self._chain.block_hash(window)
+        number = drand_round(math.floor(self._chain.timestamp(window)), QUICKNET)
+        try:
+            answer = self._relays.round(number)
+        except DrandUnavailable as error:
+            self._concerns += [Concern(refusal.name, refusal.detail) for refusal in error.refusals]
+            self._concerns.append(Concern("DrandUnavailable", str(error)))
+            randomness = miner_randomness(block_hash, None)
+            return Beacon(
+                window, block_hash, randomness, False, None, "block_hash", fallback="block_hash"
+            )
+        self._concerns += [Concern(refusal.name, refusal.detail) for refusal in answer.refusals]
+        randomness = miner_randomness(block_hash, answer.round.randomness)
+        return Beacon(window, block_hash, randomness, True, number, "drand", relay=answer.relay)
+
+    def concerns(self) -> list[Concern]:
+        noticed, self._concerns = self._concerns, []
+        return noticed
+
 
 class RecordedDrand:
     """Randomness mixed with the quicknet round that was current when the window opened."""
@@ -75,27 +123,35 @@ class RecordedDrand:
     def __init__(self, chain: Chain, path: Path) -> None:
         """path: JSON, one round as a drand relay answers it, or `{"rounds": [round, …]}`.
 
-        Raises MalformedRecording; every round's randomness must be the SHA-256 of its signature.
+        Raises MalformedRecording; every round's randomness must be the SHA-256 of its signature,
+        and the signature of a round that is used must hold.
         """
         self._chain = chain
         self._path = path
-        self._randomness = _read_recording(path)
+        self._rounds = _read_recording(path)
 
     def beacon(self, window: int) -> Beacon:
         block_hash = self._chain.block_hash(window)
         number = drand_round(math.floor(self._chain.timestamp(window)), QUICKNET)
-        drand = self._randomness.get(number)
-        if drand is None:
+        found = self._rounds.get(number)
+        if found is None:
             raise RoundNotRecorded(
                 f"Window {window} needs drand round {number}, which {self._path} does not hold "
-                f"({len(self._randomness)} rounds). Record it, or set WINDROW_BEACON=block_hash."
+                f"({len(self._rounds)} rounds). Record it, or set WINDROW_BEACON=block_hash."
             )
-        randomness = miner_randomness(block_hash, drand)
+        try:
+            verify_round(found)
+        except FalseRound as error:
+            raise MalformedRecording(f"{self._path}: {error}. Record it again.") from None
+        randomness = miner_randomness(block_hash, found.randomness)
         return Beacon(window, block_hash, randomness, True, number, "recorded_drand")
 
+    def concerns(self) -> list[Concern]:
+        return []
 
-def _read_recording(path: Path) -> dict[int, str]:
-    """Randomness by round number."""
+
+def _read_recording(path: Path) -> dict[int, DrandRound]:
+    """Rounds by number."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_RECORDING_BYTES + 1)
@@ -112,26 +168,18 @@ def _read_recording(path: Path) -> dict[int, str]:
     rounds = document.get("rounds", [document])
     if not isinstance(rounds, list):
         raise MalformedRecording(f"{path}: `rounds` must be a list.")
-    recorded: dict[int, str] = {}
+    recorded: dict[int, DrandRound] = {}
     for index, entry in enumerate(rounds):
-        number, randomness = _checked_round(entry, f"{path}, round entry {index}")
-        if recorded.setdefault(number, randomness) != randomness:
-            raise MalformedRecording(f"{path} holds two different rounds {number}.")
+        where = f"{path}, round entry {index}"
+        try:
+            found = parse_round(entry)
+        except FalseRound as error:
+            raise MalformedRecording(f"{where}: {error}.") from None
+        if hashlib.sha256(bytes.fromhex(found.signature)).hexdigest() != found.randomness:
+            raise MalformedRecording(
+                f"{where}: the randomness of round {found.number} is not the SHA-256 of its "
+                "signature."
+            )
+        if recorded.setdefault(found.number, found) != found:
+            raise MalformedRecording(f"{path} holds two different rounds {found.number}.")
     return recorded
-
-
-def _checked_round(entry: Any, where: str) -> tuple[int, str]:
-    match entry:
-        case {"round": int(number), "randomness": str(randomness), "signature": str(signature)}:
-            pass
-        case _:
-            raise MalformedRecording(f"{where} needs `round`, `randomness` and `signature`.")
-    if isinstance(number, bool) or number < 1:
-        raise MalformedRecording(f"{where}: `round` must be 1 or more.")
-    if not _HEX.fullmatch(signature) or not _HEX.fullmatch(randomness):
-        raise MalformedRecording(f"{where}: `randomness` and `signature` must be lower-case hex.")
-    if hashlib.sha256(bytes.fromhex(signature)).hexdigest() != randomness:
-        raise MalformedRecording(
-            f"{where}: the randomness of round {number} is not the SHA-256 of its signature."
-        )
-    return number, randomness

@@ -20,14 +20,18 @@ def validation_context(
     randomness: str,
     drand_round: int | None,
     every_rollout: bool,
+    own: bool = False,
     evaluation_seconds: float = EVALUATION_SECONDS,
 ) -> ValidationContext:
-    """opened: beacon of the window. randomness, drand_round: R_v and the round mixed into it."""
+    """opened: beacon of the window. randomness, drand_round: R_v and the round mixed into it.
+
+    own: the file was mined with this very beacon; another miner may have drawn another one.
+    """
     return ValidationContext(
         hotkey=hotkey,
         window=opened.window_start,
         block_hash=opened.block_hash,
-        miner_randomness=opened.randomness,
+        miner_randomness=opened.randomness if own or opened.same_for_all else None,
         validator_randomness=randomness,
         drand_round=drand_round,
         checkpoint_window=checkpoint.metadata.window,

@@ -88,6 +88,10 @@ def verdicts(
         lexicon = inference.lexicon(checkpoint)
         environment, verifier = inference.environment(checkpoint), inference.verifier(checkpoint)
         opened, closed = beacon_source.beacon(window), beacon_source.beacon(window + WINDOW_BLOCKS)
+        faults += [
+            DroppedGroup(WHOLE_WINDOW, "verdicts", concern.name, concern.detail)
+            for concern in beacon_source.concerns()
+        ]
         deadline = chain.deadline(window)
         found = {hotkey: miners.find(hotkey, window, deadline) for hotkey in miners.hotkeys()}
         active = [h for h, f in found.items() if f.upload.state is UploadState.USABLE]
@@ -119,6 +123,10 @@ def verdicts(
                 if upload.upload.state is UploadState.MISSING:
                     continue
                 row = rows.base(window, hotkey, validator, upload, deadline)
+                row |= {
+                    "randomness_source": closed.source,
+                    "randomness_fallback": closed.fallback,
+                }
                 if hotkey not in looks:
                     row["state"] = _passed_over(upload, hotkey, plan.eligible)
                 else:

@@ -4,9 +4,10 @@ from typing import Any
 
 import dagster as dg
 
-from windrow.assets.window.faults import faults_kept
+from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_row
+from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.resources.beacon import BeaconSource
 from windrow.resources.chain import Chain
@@ -26,14 +27,19 @@ def beacon(
     """Block hash of the window's first block and the randomness R_m (grail-protocol §2).
 
     A window that has its beacon keeps it, so groups made before a crash stay valid, unless the
-    chain now gives its first block another hash.
+    chain now gives its first block another hash. Where no drand relay can be had, the block hash
+    stands in, the row says so, and what each relay did is a fault that stops nothing.
     """
     window = int(context.partition_key)
-    with faults_kept(lake, window, wallet.hotkey, "beacon", context.run.run_id):
+    with faults_kept(lake, window, wallet.hotkey, "beacon", context.run.run_id) as faults:
         block_hash = chain.block_hash(window)
         row = _kept(lake, window, wallet.hotkey, block_hash)
         if row is None:
             drawn = beacon_source.beacon(window)
+            faults += [
+                DroppedGroup(WHOLE_WINDOW, "beacon", concern.name, concern.detail)
+                for concern in beacon_source.concerns()
+            ]
             row = {
                 "window_start": window,
                 "hotkey": wallet.hotkey,
@@ -42,6 +48,8 @@ def beacon(
                 "use_drand": drawn.use_drand,
                 "drand_round": drawn.drand_round,
                 "source": drawn.source,
+                "relay": drawn.relay,
+                "fallback": drawn.fallback,
                 "opened_at": chain.timestamp(window),
             }
             table = DATASETS["beacons"].table([row])
@@ -55,6 +63,7 @@ def beacon(
                 "block_hash": row["block_hash"],
                 "randomness": row["randomness"],
                 "source": row["source"],
+                "fallback": row["fallback"] or "none",
                 "drand_round": row["drand_round"] if row["use_drand"] else "none",
                 "deadline": dg.MetadataValue.timestamp(deadline),
                 "seconds_left": round(deadline - chain.now(), 1),

@@ -43,6 +43,7 @@ def full_verifier(
         randomness=randomness,
         drand_round=None,
         every_rollout=True,
+        own=True,
         evaluation_seconds=seconds_for_all(file.rollouts.num_rows, evaluation_seconds),
     )
     verdict = validate_file(

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,12 +13,17 @@ _WINDOW_KEY: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 
 @dataclass(frozen=True)
 class DrandChain:
-    """One drand chain. genesis: unix seconds of round 1; period: seconds a round lasts."""
+    """One drand chain. genesis: unix seconds of round 1; period: seconds a round lasts.
+
+    public_key: of the chain's signers, 192 hex digits of a point in G2; None where Windrow verifies
+    no rounds of the chain.
+    """
 
     name: str
     hash: str
     genesis: int
     period: int
+    public_key: str | None = None
 
 
 QUICKNET: Final = DrandChain(
@@ -25,6 +31,9 @@ QUICKNET: Final = DrandChain(
     hash="52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971",
     genesis=1692803367,
     period=3,
+    public_key="83cf0f2896adee7eb8b5f01fcad3912212c437e0073e911fb90022d3e760183c8c4b450b6a0a6c3ac6a5"
+    "776a2d1064510d1fec758c921cc22b0e17e63aaf4bcb5ed66304de9cf809bd274ca73bab4af5a6e9c76a4bc09e76ea"
+    "e8991ef5ece45a",
 )
 MAINNET: Final = DrandChain(
     name="mainnet",
@@ -62,10 +71,14 @@ def drand_round(unix_time: int, chain: DrandChain = QUICKNET) -> int:
     return (unix_time - chain.genesis) // chain.period + 1
 
 
-def relay_urls(round_number: int | None = None, chain: DrandChain = QUICKNET) -> tuple[str, ...]:
+def relay_urls(
+    round_number: int | None = None,
+    chain: DrandChain = QUICKNET,
+    relays: Sequence[str] = DRAND_RELAYS,
+) -> tuple[str, ...]:
     """Where to ask for a round (None: the latest), in the order relays are tried."""
     name = "latest" if round_number is None else str(round_number)
-    return tuple(f"{relay}/{chain.hash}/public/{name}" for relay in DRAND_RELAYS)
+    return tuple(f"{relay}/{chain.hash}/public/{name}" for relay in relays)
 
 
 def miner_randomness(block_hash: str, beacon_randomness: str | None) -> str:

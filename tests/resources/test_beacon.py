@@ -80,21 +80,31 @@ def test_a_round_that_does_not_hold_is_refused(
         RecordedDrand(chain, path)
 
 
+def unsigned_round(number: int) -> dict[str, object]:
+    """What looks like a round; no signer ever saw it."""
+    signature = bytes([number % 256]) * 48
+    randomness = hashlib.sha256(signature).hexdigest()
+    return {"round": number, "signature": signature.hex(), "randomness": randomness}
+
+
 def test_many_rounds_in_one_file(chain: DevelopmentChain, tmp_path: Path) -> None:
     path = tmp_path / "rounds.json"
-    entries = [
-        {"round": number, "signature": "0a" * 48, "randomness": ""} for number in range(880, 1000)
-    ]
-    for entry in entries:
-        digest = hashlib.sha256(bytes.fromhex(str(entry["signature"])))
-        entry["randomness"] = digest.hexdigest()
-    path.write_text(json.dumps({"rounds": entries}))
-    assert RecordedDrand(chain, path).beacon(0).drand_round == 880
-    path.write_text(
-        json.dumps({"rounds": [*entries, json.loads(RECORDING.read_text()) | {"round": 999}]})
-    )
+    genuine = json.loads(RECORDING.read_text())
+    entries = [unsigned_round(number) for number in range(880, 1000)]
+    path.write_text(json.dumps({"rounds": [*entries, genuine]}))
+    assert RecordedDrand(chain, path).beacon(WINDOW).drand_round == 1000
+    path.write_text(json.dumps({"rounds": [*entries, genuine | {"round": 999}]}))
     with pytest.raises(MalformedRecording, match="two different rounds 999"):
         RecordedDrand(chain, path)
+
+
+def test_a_recorded_round_that_nobody_signed_is_refused(
+    chain: DevelopmentChain, tmp_path: Path
+) -> None:
+    path = tmp_path / "rounds.json"
+    path.write_text(json.dumps(unsigned_round(1000)))
+    with pytest.raises(MalformedRecording, match=r"rounds\.json: the signature of round 1000"):
+        RecordedDrand(chain, path).beacon(WINDOW)
 
 
 @pytest.mark.parametrize(
