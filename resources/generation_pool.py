@@ -17,7 +17,6 @@ from windrow.resources.checkpoint_files import VerifiedCheckpoint
 from windrow.resources.generation_calls import Call, watched
 from windrow.resources.generation_dispatch import Dispatch, GenerationServer, NoServerLeft
 from windrow.resources.generation_http import (
-    AnswerTooLarge,
     GenerationServerError,
     RequestRefused,
     ServerUnreachable,
@@ -29,6 +28,7 @@ from windrow.resources.model_config import read_config
 
 ATTEMPTS: Final = 3
 PROBE_EVERY_SECONDS: Final = 10.0
+RETRY_PAUSE_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +48,12 @@ class GenerationServers:
         max_in_flight: int = 48,
         max_context: int | None = None,
         probe_every: float = PROBE_EVERY_SECONDS,
+        retry_pause: float = RETRY_PAUSE_SECONDS,
     ) -> None:
         """groups_in_flight: groups worth asking of all servers at once. max_in_flight: sequences at
         one server at once. max_context: lowers what model and servers take.
-        probe_every: seconds between health checks of a server that has requests.
+        probe_every: seconds between health checks of a server that has requests. retry_pause:
+        seconds before a server is asked again what it failed at, and twice that the next time.
         """
         if not servers:
             raise NoServerLeft(
@@ -62,6 +64,7 @@ class GenerationServers:
         self._max_in_flight = max_in_flight
         self._max_context = max_context
         self._probe_every = probe_every
+        self._retry_pause = retry_pause
         self._current: VerifiedCheckpoint | None = None
 
     def generator(self, checkpoint: VerifiedCheckpoint, eos_token_id: int) -> "ServedGenerator":
@@ -98,6 +101,7 @@ class GenerationServers:
             lanes=self._groups_in_flight,
             max_in_flight=self._max_in_flight,
             probe_every=self._probe_every,
+            retry_pause=self._retry_pause,
         )
         for server, failure in zip(self._servers, failures, strict=True):
             if failure is not None:
@@ -133,6 +137,7 @@ class ServedGenerator:
         lanes: int,
         max_in_flight: int,
         probe_every: float,
+        retry_pause: float,
     ) -> None:
         self.checkpoint = checkpoint
         self.dispatch = Dispatch(servers, max_in_flight, mend)
@@ -142,6 +147,7 @@ class ServedGenerator:
         self._max_context = max_context
         self._lanes = lanes
         self._probe_every = probe_every
+        self._retry_pause = retry_pause
         chunks = [server.sequences_a_request for server in servers]
         self._chunk = min([max_in_flight, *(size for size in chunks if size is not None)])
         self._lock = threading.Lock()
@@ -225,12 +231,13 @@ class ServedGenerator:
         reasons: list[str] = []
         tried: list[GenerationServer] = []
         for attempt in range(ATTEMPTS):
-            if len(tried) >= len(self._servers) and call.told_to_stop.wait(attempt):
+            asked_all = len(tried) >= len(self._servers)
+            if asked_all and call.told_to_stop.wait(attempt * self._retry_pause):
                 break
             with self.dispatch.seat(len(request.seeds), call.told_to_stop, tried) as server:
                 try:
                     completions = self._sampled(call, server, request)
-                except (RequestRefused, Unauthorized, AnswerTooLarge):
+                except (RequestRefused, Unauthorized):
                     raise
                 except GenerationServerError as error:
                     failure = error

@@ -29,6 +29,7 @@ MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 KEPT_LOG_BYTES: Final = 1024 * 1024
 QUOTED_LINES: Final = 15
 GRACE_SECONDS: Final = 5.0
+KILL_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.25
 _SAME_START_SECONDS: Final = 1.0
 _PASSED_ON: Final = re.compile(
@@ -62,8 +63,19 @@ class RunningServer:
 class ServerProcess:
     """At most one server of a name in a folder; processes agree on it through the state file."""
 
-    def __init__(self, name: str, home: Path, secrets: Sequence[Secret] = ()) -> None:
-        """secrets: what the server knows and no error may quote from its log."""
+    def __init__(
+        self,
+        name: str,
+        home: Path,
+        secrets: Sequence[Secret] = (),
+        *,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        """secrets: what the server knows and no error may quote from its log.
+
+        grace_seconds: between being asked to end and being killed.
+        """
+        self._grace_seconds = grace_seconds
         self.name = name
         self.log = home / f"{name}.log"
         self._home = home
@@ -133,16 +145,15 @@ class ServerProcess:
         """End every process of the server, gently first. Raises ServerWouldNotStop."""
         recorded = self._recorded()
         if recorded is not None:
-            members = _members(recorded)
-            for member in members:
-                if member.pid == recorded.pid:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        member.terminate()
-            _, left = psutil.wait_procs(members, timeout=GRACE_SECONDS)
-            for member in {*left, *_members(recorded)}:
+            for first in [each for each in _members(recorded) if each.pid == recorded.pid]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    first.terminate()
+                psutil.wait_procs([first], timeout=self._grace_seconds)
+            rest = _members(recorded)
+            for member in rest:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.kill()
-            _, left = psutil.wait_procs(left, timeout=GRACE_SECONDS)
+            _, left = psutil.wait_procs(rest, timeout=KILL_SECONDS)
             if left:
                 raise ServerWouldNotStop(
                     f"{self.name}: processes {sorted(member.pid for member in left)} survive "

@@ -168,6 +168,7 @@ class SGLangServer:
 
     def _in_place(self, checkpoint: VerifiedCheckpoint) -> LoadedWeights:
         self._facts = self._weights.facts()
-        if self._weights.remember() != checkpoint.weights_hash:
+        before = self._weights.held()
+        if before[0] != checkpoint.weights_hash:
             self._weights.reload(checkpoint)
-        return self._weights.prove(checkpoint, self._facts)
+        return self._weights.prove(checkpoint, self._facts, before)

@@ -120,11 +120,9 @@ class WeightsControl:
         """What the server calls its weights. Raises GenerationServerError."""
         return str(self._document(self._client, "GET", "/model_info").get("weight_version"))
 
-    def remember(self) -> str:
-        """Take note of what the server holds now, to compare with; returns what it calls it."""
-        version = self.weight_version()
-        self._seen.setdefault(version, self.checksums())
-        return version
+    def held(self) -> tuple[str, Checksums]:
+        """What the server calls its weights, and their checksums. Raises GenerationServerError."""
+        return self.weight_version(), self.checksums()
 
     def forget(self) -> None:
         """Of another start of the server nothing can be compared: it may lay out tensors anew."""
@@ -162,13 +160,20 @@ class WeightsControl:
         if succeeded(answer, what).document().get("success") is not True:
             raise WeightsNotLoaded(f"{what}: {said}. The server keeps its old weights")
 
-    def prove(self, checkpoint: VerifiedCheckpoint, facts: ServerFacts) -> LoadedWeights:
-        """What shows that the server holds these weights. Raises WrongWeights."""
+    def prove(
+        self,
+        checkpoint: VerifiedCheckpoint,
+        facts: ServerFacts,
+        before: tuple[str, Checksums] | None = None,
+    ) -> LoadedWeights:
+        """What shows that the server holds these weights.
+
+        before: what `held` said before they were loaded. Raises WrongWeights.
+        """
         version, name = checkpoint.weights_hash, self._client.url
-        said = self.weight_version()
+        said, held = self.held()
         if said != version:
             raise WrongWeights(f"{name} calls its weights {said!r:.80}, not {version}")
-        held = self.checksums()
         if facts.device == "cpu" and facts.ranks == 1:
             wanted = expected_checksums(checkpoint.directory, facts.dtype)
             wrong = sorted(
@@ -182,7 +187,7 @@ class WeightsControl:
                 )
             proof = "files"
         else:
-            proof = self._compared(version, held)
+            proof = self._compared(version, held, before)
         self._seen[version] = held
         return LoadedWeights(version, proof, held)
 
@@ -198,20 +203,23 @@ class WeightsControl:
             )
         return tuple(sums for sums in found if sums is not None)
 
-    def _compared(self, version: str, held: Checksums) -> str:
-        before = self._seen.get(version)
-        if before is not None and before != held:
-            raise WrongWeights(
-                f"{self._client.url} holds other tensors than when it last had weights {version}; "
-                "restart it"
-            )
-        for other, sums in self._seen.items():
+    def _compared(self, version: str, held: Checksums, before: tuple[str, Checksums] | None) -> str:
+        known = self._seen.get(version)
+        if known is not None:
+            if known != held:
+                raise WrongWeights(
+                    f"{self._client.url} holds other tensors than when it last had weights "
+                    f"{version}; restart it"
+                )
+            return "change" if len(self._seen) > 1 else "version"
+        others = [*self._seen.items(), *([before] if before is not None else [])]
+        for other, sums in others:
             if other != version and sums == held:
                 raise WrongWeights(
                     f"{self._client.url} says it holds weights {version}, but still has those of "
                     f"{other}; restart it"
                 )
-        return "change" if self._seen.keys() - {version} else "version"
+        return "change" if any(other != version for other, _ in others) else "version"
 
     def _flush(self) -> None:
         until = time.monotonic() + self._seconds
