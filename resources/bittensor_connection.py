@@ -7,22 +7,18 @@ Questions are asked again. What was submitted never is.
 """
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import bittensor as bt
-from bittensor.settings import (
-    NETWORKS,
-    default_archive_endpoints,
-    default_fallback_endpoints,
-)
 
-from windrow.resources.chain import ChainError, ChainSilent, UnreadableChain
+from windrow.resources.bittensor_endpoints import Endpoints, shown
+from windrow.resources.chain import ChainSilent, UnreadableChain
 
 T = TypeVar("T")
 
@@ -37,71 +33,36 @@ _NO_ANSWER = (bt.RpcConnectionError, bt.ConnectionNotReady, TimeoutError, OSErro
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError)
 
 
-class UnknownNetwork(ChainError):
-    """BT_NETWORK and BT_CHAIN_ENDPOINT name no chain."""
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """Where a chain is asked: the first that answers, the others in turn when it stops to.
-
-    archive: asked for state that the others have pruned.
-    """
-
-    network: str
-    urls: tuple[str, ...]
-    archive: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True)
 class Session:
     """An open connection to one endpoint. url: without what may be a key."""
 
     url: str
-    substrate: bt.RpcSubstrate
+    substrate: "_Substrate"
     client: bt.Client
 
 
-def endpoints(
-    network: str = "finney", endpoint: str | None = None, fallbacks: Sequence[str] = ()
-) -> Endpoints:
-    """What BT_NETWORK, BT_CHAIN_ENDPOINT and a list of fallbacks mean.
+class _Substrate(bt.RpcSubstrate):
+    """The client's connection, which can also be hung up while it is being made.
 
-    A network brings its public endpoints. An endpoint of one's own stands alone with the fallbacks
-    named beside it: it may be of another chain than the network's. Raises UnknownNetwork.
+    Cut short, `connect` forgets the socket it has opened, and the client redials it for minutes.
     """
-    known = sorted(set(NETWORKS) - {"local"})
-    for url in [endpoint, *fallbacks]:
-        parts = urlsplit(url or "ws://none")
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise UnknownNetwork(
-                "BT_CHAIN_ENDPOINT must be a ws:// or wss:// address such as "
-                f"ws://127.0.0.1:9944; {shown(url or '')} is none."
-            )
-    if network not in (*known, "local", "custom"):
-        raise UnknownNetwork(
-            f"BT_NETWORK is {network!r}; choose one of {', '.join(known)}, local or custom."
-        )
-    if endpoint:
-        return Endpoints(network, tuple(dict.fromkeys([endpoint, *fallbacks])))
-    if network == "custom":
-        raise UnknownNetwork(
-            "BT_NETWORK=custom needs BT_CHAIN_ENDPOINT, a ws:// or wss:// address."
-        )
-    if network == "local":
-        return Endpoints(network, ("ws://127.0.0.1:9944", *fallbacks))
-    urls = dict.fromkeys([NETWORKS[network], *fallbacks, *default_fallback_endpoints(network)])
-    return Endpoints(network, tuple(urls), tuple(default_archive_endpoints(network)))
 
+    def __init__(self, url: str, archive: Sequence[str]) -> None:
+        super().__init__(url, archive_endpoints=list(archive))
+        self._made: list[Any] = []
 
-def shown(url: str) -> str:
-    """An endpoint without what may be a key: scheme, host and port."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "the endpoint"
-    except ValueError:
-        return "the endpoint"
+    def _interface(self, endpoint: str, fallbacks: list[str]) -> Any:
+        connection = super()._interface(endpoint, fallbacks)
+        self._made.append(connection)
+        return connection
+
+    async def hang_up(self) -> None:
+        """Close whatever was opened, within a second: what is broken may not be able to."""
+        for connection in self._made:
+            with contextlib.suppress(*_NO_ANSWER):
+                async with asyncio.timeout(1.0):
+                    await connection.close()
 
 
 class BittensorConnection:
@@ -126,8 +87,9 @@ class BittensorConnection:
         self._current = 0
         self._last_failure = 0.0
         self._reason = ""
+        self._answered = False
         self._session: Session | None = None
-        self._genesis: str | None = None
+        self._genesis = endpoints.genesis
         self._opening = asyncio.Lock()
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -167,7 +129,7 @@ class BittensorConnection:
         while True:
             began, session = time.monotonic(), None
             # The first connection fetches the chain's metadata, which takes its time.
-            hurried = self.silent_since is not None and self._genesis is not None
+            hurried = self.silent_since is not None and self._answered
             limit = min(self._probe, self._call_timeout) if hurried else self._call_timeout
             try:
                 async with asyncio.timeout(limit):
@@ -189,7 +151,7 @@ class BittensorConnection:
                 if len(self.endpoints.urls) > 1:
                     await self._leave(session)
             else:
-                self.silent_since = None
+                self.silent_since, self._answered = None, True
                 return answer
             await asyncio.sleep(delay)
             delay = min(2 * delay, self._probe)
@@ -212,12 +174,12 @@ class BittensorConnection:
         async with self._opening:
             if self._session is None:
                 url = self.endpoints.urls[self._current]
-                substrate = bt.RpcSubstrate(url, archive_endpoints=list(self.endpoints.archive))
+                substrate = _Substrate(url, self.endpoints.archive)
                 try:
                     await substrate.connect()
                     await self._require_same_chain(url, substrate)
                 except BaseException:
-                    await _closed(substrate)
+                    await substrate.hang_up()
                     raise
                 self._session = Session(shown(url), substrate, bt.Client(url, substrate=substrate))
             return self._session
@@ -244,7 +206,7 @@ class BittensorConnection:
 
     async def _hang_up(self, session: Session | None) -> None:
         if session is not None:
-            await _closed(session.substrate)
+            await session.substrate.hang_up()
 
     def _given_up(self) -> bool:
         since = self.silent_since
@@ -281,15 +243,6 @@ class BittensorConnection:
 
 async def _nothing(_: Session) -> None:
     return None
-
-
-async def _closed(substrate: bt.RpcSubstrate) -> None:
-    """Close, within a second; a connection that is broken may not be able to."""
-    try:
-        async with asyncio.timeout(1.0):
-            await substrate.close()
-    except _NO_ANSWER:
-        return
 
 
 def _short(error: Exception) -> str:

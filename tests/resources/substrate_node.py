@@ -39,7 +39,7 @@ class SubstrateNode:
 
     silent: requests are read and never answered. garbage: answers are no JSON.
     lose_submissions: an extrinsic is included and its connection cut before the node says so.
-    refuse_reads: every read is answered with this error.
+    refuse_reads: every read is answered with this error. open: connections that last.
     """
 
     def __init__(self, state: SubstrateState) -> None:
@@ -49,7 +49,7 @@ class SubstrateNode:
         self.lose_submissions = False
         self.refuse_reads: str | None = None
         self.asked: list[str] = []
-        self.connections = 0
+        self.connections = self.open = 0
         self._port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -84,6 +84,7 @@ class SubstrateNode:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._run(_ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
@@ -125,8 +126,10 @@ class SubstrateNode:
 
     async def _serve(self, socket: ServerConnection) -> None:
         self.connections += 1
+        self.open += 1
         with contextlib.suppress(ConnectionClosed):
             await self._converse(socket)
+        self.open -= 1
 
     async def _converse(self, socket: ServerConnection) -> None:
         async for message in socket:
@@ -174,7 +177,7 @@ class SubstrateNode:
         except ValueError as error:
             raise RpcRefusal(1010, "Invalid Transaction", str(error)) from error
         state.advance()
-        if self.lose_submissions:
+        if self.lose_submissions or state.swallow:
             socket.transport.abort()
         watch = "w" + blake2b(extrinsic.encode(), digest_size=4).hexdigest()
         included = state.at(None)
@@ -232,3 +235,11 @@ class SubstrateNode:
             nonce = self.state.nonce(ss58_encode(bytes.fromhex(params[1][2:])))
             return "0x" + nonce.to_bytes(4, "little").hex()
         raise RpcRefusal(-32601, f"Execution failed: {params[0]} is not found")
+
+
+async def _ended() -> None:
+    """Wait for the handlers of cut connections."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -16,7 +16,7 @@ from bittensor_core import Keypair
 from tests.resources.substrate_metadata import GENESIS, codec
 
 BLOCK_SECONDS = 12.0
-FINALITY_LAG = 2
+FINALITY_LAG = 3
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Subnet:
 class SubstrateState:
     """A chain whose first block in memory is `height`; earlier ones have a hash and its state.
 
+    swallow: extrinsics are taken and never included.
     time: unix seconds of block `height`; later blocks follow it every 12 s unless told otherwise.
     """
 
@@ -62,6 +63,8 @@ class SubstrateState:
         self.refuse_next: dict[str, Any] | None = None
         self.finality_lag = FINALITY_LAG
         self.discarded_below = 0
+        self.genesis = GENESIS
+        self.swallow = False
         self._fork = 0
         self._start, self._time = height, time
         self._genesis_time = time - height * BLOCK_SECONDS
@@ -100,6 +103,7 @@ class SubstrateState:
 
     def reorganise(self, depth: int) -> None:
         """Replace the newest blocks by others with the same numbers, times and transactions."""
+        assert self.height - depth >= self.finalized, "finalized blocks stay"
         with self.lock:
             self._fork += 1
             for number in range(self.height - depth + 1, self.height + 1):
@@ -160,7 +164,8 @@ class SubstrateState:
         if not self._signed(decoded):
             raise ValueError("Transaction has a bad signature")
         with self.lock:
-            self._pool.append(extrinsic)
+            if not self.swallow:
+                self._pool.append(extrinsic)
 
     # Inside
 
@@ -313,7 +318,7 @@ class SubstrateState:
 
     def _hash(self, number: int) -> str:
         if number == 0:
-            return GENESIS
+            return self.genesis
         fork = self._fork if number > self._start else 0
         return "0x" + hashlib.sha256(f"{number}/{fork}".encode()).hexdigest()
 

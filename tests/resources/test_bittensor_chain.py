@@ -7,7 +7,7 @@ import pytest
 from tests.resources.substrate_state import hotkey_of
 from tests.support.bittensor import HOTKEYS, MINER, NETUID, TRAINER, WINDOW, Network, network
 from tests.support.bittensor import own_client_files as client_files
-from windrow.resources.bittensor_connection import UnknownNetwork, endpoints, shown
+from windrow.resources.bittensor_endpoints import UnknownNetwork, endpoints, shown
 from windrow.resources.chain import (
     ChainError,
     CommitmentRefused,
@@ -231,6 +231,8 @@ def test_refused_weights_name_the_chains_error(net: Network) -> None:
 def test_networks_and_endpoints() -> None:
     assert endpoints("finney").urls[0].startswith("wss://entrypoint-finney")
     assert len(endpoints("finney").urls) > 1
+    assert endpoints("finney").genesis
+    assert endpoints("finney", "ws://node:9944").genesis is None
     own = endpoints("finney", "ws://node:9944", ["wss://other/key"])
     assert own.urls == ("ws://node:9944", "wss://other/key")
     assert endpoints("local").urls == ("ws://127.0.0.1:9944",)

@@ -12,7 +12,8 @@ from tests.resources.substrate_node import SubstrateNode
 from tests.resources.substrate_state import Subnet, SubstrateState, hotkey_of
 from windrow.networks.grail.constants import BLOCK_SECONDS
 from windrow.resources.bittensor_chain import BittensorChain
-from windrow.resources.bittensor_connection import BittensorConnection, endpoints
+from windrow.resources.bittensor_connection import BittensorConnection
+from windrow.resources.bittensor_endpoints import endpoints
 from windrow.resources.secret import Secret
 from windrow.resources.wallet import DevelopmentWallet
 
@@ -36,7 +37,7 @@ class HandClock:
 class Network:
     """One node, its chain's state, and a clock that agrees with it.
 
-    The chain begins five blocks before WINDOW and stands at its third block.
+    The chain begins five blocks before WINDOW and stands at the third one of it.
     """
 
     node: SubstrateNode
@@ -62,9 +63,15 @@ class Network:
 
 
 @contextmanager
-def network(hotkeys: Sequence[str] = HOTKEYS, **storage: Any) -> Iterator[Network]:
-    """A running node whose subnet has these hotkeys and hyperparameters."""
-    state = SubstrateState(Subnet(NETUID, hotkeys, storage), height=WINDOW - 5)
+def network(
+    hotkeys: Sequence[str] = HOTKEYS, *, newest: float = 1.79e9, **storage: Any
+) -> Iterator[Network]:
+    """A running node whose subnet has these hotkeys and hyperparameters.
+
+    newest: unix seconds of its newest block, WINDOW + 2.
+    """
+    subnet = Subnet(NETUID, hotkeys, storage)
+    state = SubstrateState(subnet, height=WINDOW - 5, time=newest - 7 * BLOCK_SECONDS)
     state.advance(7)
     with SubstrateNode(state) as node:
         running = Network(node, state, HandClock(state.time + 1.0))
