@@ -83,6 +83,8 @@ def _within(seconds: float, url: str) -> bytes:
     A relay that sends one byte a second passes any limit on a single wait, so the whole exchange
     has a thread that is left behind when its time is over.
     """
+    import httpx  # noqa: F401 - its import is not the relay's time
+
     answers: queue.SimpleQueue[bytes | RelayFailed] = queue.SimpleQueue()
     deadline = time.monotonic() + seconds
     threading.Thread(
