@@ -36,7 +36,11 @@ def open_window(
     lake: dg.ResourceParam[Lake],
     wallet: dg.ResourceParam[Wallet],
 ) -> dg.SensorResult | dg.SkipReason:
-    """One run for the window that holds the chain's newest block (grail-protocol §2)."""
+    """One run for the window that holds the chain's newest block (grail-protocol §2).
+
+    A tick that cannot read the chain fails, and its cursor stays: what passed meanwhile is written
+    down by the next one.
+    """
     window = window_start(chain.block())
     last = int(context.cursor) if context.cursor else window - WINDOW_BLOCKS
     if window <= last:
@@ -45,7 +49,7 @@ def open_window(
         )
     missed = range(last + WINDOW_BLOCKS, window, WINDOW_BLOCKS)
     for skipped in missed[-MISSED_ROWS:]:
-        reason = f"{len(missed)} windows passed while the sensor did not run"
+        reason = f"{len(missed)} windows passed while nobody looked, or the chain was silent"
         fault = DroppedGroup(-1, "open_window", "missed", reason)
         record_faults(lake, skipped, wallet.hotkey, "open_window", [fault])
     return dg.SensorResult(

@@ -9,6 +9,7 @@ from windrow.assets.validation.memory import remember
 from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_table
+from windrow.assets.window.tracking import track
 from windrow.networks.grail.validation.service import (
     ServiceState,
     WeightsDue,
@@ -24,8 +25,10 @@ from windrow.networks.grail.windows import validator_target
 from windrow.resources.chain import Chain
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
+from windrow.resources.metrics import validation_metrics
 from windrow.resources.miners import Miners
 from windrow.resources.settings import Settings
+from windrow.resources.tracking import Tracker
 from windrow.resources.wallet import Wallet
 
 
@@ -57,6 +60,7 @@ def weights(
     miners: dg.ResourceParam[Miners],
     lake: dg.ResourceParam[Lake],
     wallet: dg.ResourceParam[Wallet],
+    tracker: dg.ResourceParam[Tracker],
 ) -> dg.MaterializeResult:
     """Weights after this window from the last windows' scores, whatever else was scored since.
 
@@ -70,7 +74,7 @@ def weights(
         burn_percentage=config.burn_percentage,
         capped=config.capped,
     )
-    with faults_kept(lake, window, validator, "weights", context.run.run_id):
+    with faults_kept(lake, window, validator, "weights", context.run.run_id, chain=chain):
         last = chain.weights(validator)
         state = remember(
             lake,
@@ -100,6 +104,7 @@ def weights(
         ]
         table = DATASETS["weights"].table(rows)
         lake.write("weights", window, validator, table, run_id=context.run.run_id, replace=True)
+    track(context, tracker, lake, validation_metrics, validator)
     return dg.MaterializeResult(
         metadata={
             "miners": len(hotkeys) - 1,
