@@ -15,6 +15,7 @@ from windrow.resources.miners import SharedBucket
 from windrow.resources.object_store import open_bucket
 from windrow.resources.progress import ProgressDisplay
 from windrow.resources.settings import Settings
+from windrow.resources.tracking import NoTracker, Tracker, WandbTracker
 from windrow.resources.wallet import DevelopmentWallet
 
 
@@ -51,7 +52,21 @@ def embedded_resources(settings: Settings) -> dict[str, Any]:
         "miners": SharedBucket(bucket, trainer().hotkey),
         "wallet": DevelopmentWallet(settings.wallet_uri),
         "progress": ProgressDisplay(),
+        "tracker": tracker(settings),
     }
+
+
+def tracker(settings: Settings) -> Tracker:
+    """Where these settings send metrics."""
+    if settings.tracker == "none":
+        return NoTracker()
+    return WandbTracker(
+        settings.home / "wandb",
+        project=settings.wandb_project,
+        entity=settings.wandb_entity,
+        mode=settings.wandb_mode,
+        api_key=settings.wandb_api_key,
+    )
 
 
 def beacon_source(settings: Settings, chain: Chain) -> BeaconSource:

@@ -9,13 +9,16 @@ from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_row, window_file_path
 from windrow.assets.window.submission_rows import sha256_of
+from windrow.assets.window.tracking import track
 from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.resources.chain import Chain, ChainSilent, require_same_block
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
+from windrow.resources.metrics import mining_metrics
 from windrow.resources.object_store import ObjectStore
+from windrow.resources.tracking import Tracker
 from windrow.resources.wallet import Wallet
 
 
@@ -44,6 +47,7 @@ def upload(
     bucket: dg.ResourceParam[ObjectStore],
     lake: dg.ResourceParam[Lake],
     wallet: dg.ResourceParam[Wallet],
+    tracker: dg.ResourceParam[Tracker],
 ) -> dg.MaterializeResult:
     """Put the checked file where validators look for it (grail-protocol §8.1, §8.4).
 
@@ -93,6 +97,7 @@ def upload(
         }
         table = DATASETS["uploads"].table([row])
         lake.write("uploads", window, hotkey, table, run_id=context.run.run_id, replace=True)
+    track(context, tracker, lake, mining_metrics, hotkey)
     return dg.MaterializeResult(
         metadata={
             "key": key,
