@@ -51,7 +51,7 @@ def test_silence_is_an_error_and_ends(net: Network) -> None:
     for ask in (chain.block, chain.metagraph, chain.commitments, lambda: chain.registered(MINER)):
         with pytest.raises(ChainSilent, match=r"silent for .* at ws://127\.0\.0\.1"):
             ask()
-        time.sleep(0.11)
+        time.sleep(0.21)
     assert net.node.connections > 3
     net.node.silent = False
     net.advance(25)
@@ -108,13 +108,13 @@ def test_a_cut_connection_is_made_again(net: Network) -> None:
     with pytest.raises(ChainSilent):
         chain.block()
     net.node.start()
-    time.sleep(0.1)
+    time.sleep(0.21)
     assert chain.block() == WINDOW + 2
     assert net.node.connections >= 2
 
 
 def test_another_endpoint_answers_when_one_is_silent(net: Network, other: SubstrateNode) -> None:
-    chain = net.chain(other.url, call_timeout=0.2, patience=5.0)
+    chain = net.chain(other.url, patience=10.0, probe=2.0)
     chain.block()
     assert (net.node.connections, other.connections) == (1, 0)
     net.node.silent = True
@@ -130,10 +130,10 @@ def test_an_endpoint_of_another_chain_is_never_believed(net: Network) -> None:
     stranger = SubstrateState(Subnet(NETUID, HOTKEYS), height=7_000_000)
     stranger.genesis = "0x" + "ab" * 32
     with SubstrateNode(stranger) as node:
-        chain = net.chain(node.url, patience=1.0)
+        chain = net.chain(node.url, patience=5.0, probe=1.0)
         chain.block()
-        net.node.silent = True
-        with pytest.raises((ChainSilent, UnreadableChain), match=r"silent|another chain"):
+        net.node.stop()
+        with pytest.raises(UnreadableChain, match="is another chain"):
             chain.block()
 
 
