@@ -111,7 +111,7 @@ def ours(model: Qwen2ForCausalLM, rollouts: list[Rollout]) -> Verdicts:
         opened = open_indices(tokens, prompt, length, RANDOMNESS)
         at = np.array(opened)
         checks = (
-            check_sketches(found.sketches[0][at - prompt], rollout.sketches[at], at),
+            check_sketches(found.sketches[0][at], rollout.sketches[at], at),
             check_termination(tokens, length, POLICY.max_new_tokens, EOS, found.eos_probability),
             check_logprobs(
                 rollout.logprobs,

@@ -13,9 +13,8 @@ from windrow import WindrowError
 from windrow.engine.measures import Question, RolloutMeasure
 from windrow.engine.proof_scores import (
     CONSERVATIVE,
-    LOGPROB_SCORES,
-    SKETCH_SCORES,
     Calibration,
+    Expected,
     ProofScores,
     proof_scores,
 )
@@ -26,11 +25,35 @@ from windrow.networks.grail.prf import sketch_coefficients
 MARGIN: Final = 4.0
 """Limit over the largest score seen: a machine of another kind drifts further than this one."""
 
-LEAST_SKETCHES: Final = 0.1
-LEAST_LOGPROBS: Final[Mapping[str, float]] = MappingProxyType({"float32": 1e-3, "bfloat16": 0.1})
-"""Share of the default limit that no calibration goes below: a few short rollouts may show no
-drift. Honest log-probs in float32 lie within 1e-5 nats, 5,000 times closer than the default; a
-small step of training moves them by less than a tenth of it and most sketches not at all."""
+LEAST: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
+    {
+        "float32": MappingProxyType(
+            {
+                "sketches_differing": 0.10,
+                "sketch_distance": 0.10,
+                "stretch_distance": 0.50,
+                "sketch_drift": 5e-5,
+                "mean_drift": 5e-6,
+                "logit_drift": 1e-4,
+                "logprob_mean": 5e-6,
+            }
+        ),
+        "bfloat16": MappingProxyType(
+            {
+                "sketches_differing": 0.08,
+                "sketch_distance": 0.035,
+                "stretch_distance": 0.07,
+                "sketch_drift": 0.02,
+                "mean_drift": 5e-4,
+                "logit_drift": 0.09,
+                "logprob_mean": 5e-3,
+            }
+        ),
+    }
+)
+"""Limits no calibration goes below: a few rollouts may show no drift. In float32 honest passes
+drift by 1e-6 in an activation and 1e-5 in a logit, weights rounded to 8 bits by 5e-3 and 5e-2; how
+many sketches differ says little there, since passages that repeat stand at an edge together."""
 
 _PLAIN_SAMPLING: Final = GenerationPolicy(
     max_new_tokens=1, temperature=1.0, top_p=1.0, top_k=None, repetition_penalty=1.0
@@ -53,7 +76,7 @@ def calibrate(
     sequences: int32 [L] each, best completions the model sampled itself, of all lengths that
     occur; some dozens. The claims come from passes as a prover runs them, 16 at a time; the
     verifier's then differ in batch shape, padding, threads and attention kernel. Limits are 4
-    times the largest score, at least a share of the default of the number format and at most it.
+    times the largest score, at least LEAST and at most the default of the number format.
     Raises CalibrationError without a sequence or for a format without defaults.
     """
     verifier = ModelVerifier(model, eos_token_id=0)
@@ -70,13 +93,11 @@ def calibrate(
     ]
     scores = list(honest_scores(model, verifier, questions))
     default = CONSERVATIVE[dtype]
-    least = dict.fromkeys(SKETCH_SCORES, LEAST_SKETCHES)
-    least |= dict.fromkeys(LOGPROB_SCORES, LEAST_LOGPROBS[dtype])
     limits = {}
-    for name, share in least.items():
+    for name, least in LEAST[dtype].items():
         seen, most = max(getattr(score, name) for score in scores), getattr(default, name)
-        # Above the default, all-zero sketches would begin to pass.
-        limits[name] = min(most, max(MARGIN * seen, share * most))
+        # Above the default, all-zero claims would begin to pass.
+        limits[name] = min(most, max(MARGIN * seen, least))
     return Calibration(
         dtype=dtype,
         **limits,
@@ -117,7 +138,9 @@ def _scores(claimed: RolloutMeasure | None, own: RolloutMeasure | None) -> Proof
             "the model gives NaN or infinite numbers for a sequence; fetch its checkpoint again"
         )
     return proof_scores(
-        claimed.sketches[0].astype(np.int64), claimed.logprobs, own.sketches[0], own.logprobs
+        claimed.sketches[0].astype(np.int64),
+        claimed.logprobs,
+        Expected(own.sketches[0], own.margins, own.logprobs, own.totals),
     )
 
 

@@ -54,11 +54,11 @@ class Claim:
         return self.tokens[self.prompt_length :]
 
     @property
-    def completion_sketches(self) -> Numbers | None:
-        """[C] sketches of the completion, None unless there is one for each token."""
+    def token_sketches(self) -> Numbers | None:
+        """[L] sketches, None unless there is one for each token."""
         if self.sketches is None or len(self.sketches) != len(self.tokens):
             return None
-        return self.sketches[self.prompt_length :]
+        return self.sketches
 
     @property
     def completion_logprobs(self) -> NDArray[np.float32] | None:

@@ -21,15 +21,18 @@ class Question:
 
 @dataclass(frozen=True)
 class RolloutMeasure:
-    """What the model says of one rollout with a completion of C tokens.
+    """What the model says of one rollout of L tokens, C of them its completion.
 
-    sketches: int32 [C] for each coefficient vector asked for. logprobs: float32 [C], temperature
-    1. probabilities: float32 [C], as sampled. eos_probability: of EOS after all tokens but the
-    last, in the dtype of the logits (§8.5).
+    sketches: int32 [L] for each coefficient vector asked for. margins: float32 [L], the least
+    relative change of an activation that can change a sketch. logprobs: float32 [C], temperature
+    1. totals: float32 [C], logsumexp of the logits. probabilities: float32 [C], as sampled.
+    eos_probability: of EOS after all tokens but the last, in the dtype of the logits (§8.5).
     """
 
     sketches: tuple[NDArray[np.int32], ...]
+    margins: NDArray[np.float32]
     logprobs: NDArray[np.float32]
+    totals: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     eos_probability: float
 

@@ -109,7 +109,9 @@ def _says(
     return ModelSays(
         own_sketches=None if own is None else sketches[own.tobytes()],
         canonical_sketches=None if canonical is None else sketches[canonical.tobytes()],
+        margins=found.margins,
         logprobs=found.logprobs,
+        totals=found.totals,
         probabilities=found.probabilities,
         eos_probability=found.eos_probability,
     )

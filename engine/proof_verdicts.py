@@ -14,6 +14,7 @@ from windrow.engine.proof_scores import (
     LOGPROB_SCORES,
     SKETCH_SCORES,
     Calibration,
+    Expected,
     proof_scores,
 )
 from windrow.engine.validation_inputs import ValidationContext
@@ -25,15 +26,18 @@ from windrow.networks.grail.validation.verdicts import CheckResult, result
 
 @dataclass(frozen=True)
 class ModelSays:
-    """What the model says of one rollout with a completion of C tokens.
+    """What the model says of one rollout of L tokens, C of them its completion.
 
-    own_sketches: int32 [C] under the commit's own randomness, canonical_sketches under the
-    window's; None where that is not known or no randomness. logprobs, probabilities: float32 [C].
+    own_sketches: int32 [L] under the commit's own randomness, canonical_sketches under the
+    window's; None where that is not known or no randomness. margins: float32 [L]. logprobs,
+    totals, probabilities: float32 [C], as of `RolloutMeasure`.
     """
 
     own_sketches: NDArray[np.int32] | None
     canonical_sketches: NDArray[np.int32] | None
+    margins: NDArray[np.float32]
     logprobs: NDArray[np.float32]
+    totals: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     eos_probability: float
 
@@ -47,7 +51,7 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Windrow's own check of a proof, over all positions of the completion together."""
+    """Windrow's own check of a proof, over all tokens together."""
 
     sketches: CheckResult
     logprobs: CheckResult
@@ -55,21 +59,25 @@ class Agreement:
     @classmethod
     def of(cls, claim: Claim, model: ModelSays, calibration: Calibration) -> "Agreement":
         """Claims that are absent or of another length are as far off as can be."""
-        count = len(model.logprobs)
+        count, completion = len(model.margins), len(model.logprobs)
         own = model.own_sketches if model.canonical_sketches is None else model.canonical_sketches
-        sketches, logprobs = claim.completion_sketches, claim.completion_logprobs
+        sketches, logprobs = claim.token_sketches, claim.completion_logprobs
         scores = proof_scores(
             np.full(count, -1, np.int64) if sketches is None or own is None else sketches,
-            np.full(count, np.nan) if logprobs is None else logprobs,
-            np.zeros(count, np.int32) if own is None else own,
-            model.logprobs,
+            np.full(completion, np.nan) if logprobs is None else logprobs,
+            Expected(
+                np.zeros(count, np.int32) if own is None else own,
+                model.margins,
+                model.logprobs,
+                model.totals,
+            ),
         )
         excess = calibration.excess(scores)
 
         def verdict(check: str, names: tuple[str, ...], what: str) -> CheckResult:
             worst = max(names, key=excess.__getitem__)
             measured, limit = getattr(scores, worst), getattr(calibration, worst)
-            reason = f"the completion's {what} are further from the model's than an honest prover's"
+            reason = f"the {what} are further from the model's than an honest prover's"
             return result(
                 check,
                 network_reason=None,
@@ -99,14 +107,14 @@ def check_proof(
         faults.append("made with another checkpoint than the one loaded")
     if isinstance(model, Unmeasured):
         faults.append(model.reason)
-    elif claim.sketches is None or claim.completion_sketches is None:
+    elif claim.token_sketches is None:
         faults.append("not one sketch for each token")
     elif model.own_sketches is None:
         faults.append("the commit names no randomness to sketch with")
     else:
         positions = np.array(challenged(claim, context))
-        own = model.own_sketches[positions - claim.prompt_length]
-        compared = check_sketches(own, claim.sketches[positions], positions)
+        own = model.own_sketches[positions]
+        compared = check_sketches(own, claim.token_sketches[positions], positions)
         (strict if compared.network_verdict else faults).append(compared.reason)
     if not canonical_randomness(claim.randomness, context.miner_randomness):
         strict.append("the sketches are made with other randomness than the window's")

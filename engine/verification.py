@@ -23,7 +23,7 @@ from windrow.engine.forward import (
 )
 from windrow.engine.measures import ForwardSetting, Measured, Question, RolloutMeasure
 from windrow.kernels.distribution import chosen_scores, eos_probability
-from windrow.kernels.sketch import activation_sketches
+from windrow.kernels.sketch import activation_sketches, sketch_margins
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.constants import (
     PROOF_BATCH,
@@ -113,8 +113,12 @@ class ModelVerifier:
             return None
         last = linear(states[-2], head.weight, head.bias)
         return RolloutMeasure(
-            sketches=tuple(_sketches(states[prompt:], c) for c in question.coefficients),
+            sketches=tuple(_sketches(states, c) for c in question.coefficients),
+            margins=sketch_margins(states, top_k=SKETCH_TOP_K, buckets=SKETCH_BUCKETS)
+            .cpu()
+            .numpy(),
             logprobs=scores.logprobs.cpu().numpy(),
+            totals=scores.totals.cpu().numpy(),
             probabilities=scores.probabilities.cpu().numpy(),
             eos_probability=eos_probability(last, self._eos_token_id),
         )

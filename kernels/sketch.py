@@ -88,6 +88,30 @@ def activation_sketches(
     return torch_sketches(hidden, coefficients, top_k, buckets, modulus)
 
 
+def sketch_margins(hidden: Tensor, *, top_k: int = 16, buckets: int = 8) -> Tensor:
+    """Least relative change of single activations that can change each row's sketch, float32 [N].
+
+    hidden: as of `activation_sketches`. The sketch of a row depends on which activations are its
+    largest and on their buckets: this is how near, in shares of a magnitude, the nearest of them
+    is to the edge of a bucket, or the two at the cut are to their mean. Rows with a tie at the
+    cut have 0; so have rows of zeros or with NaN. Raises SketchInputError.
+    """
+    _check_shape(hidden, top_k)
+    edges = torch.tensor(bucket_thresholds(buckets), dtype=torch.float32, device=hidden.device)
+    margins = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+    rows = max(1, CHUNK_ELEMENTS // hidden.shape[1])
+    for start in range(0, len(hidden), rows):
+        chunk = hidden[start : start + rows].abs()
+        largest = chunk.topk(min(top_k + 1, chunk.shape[1]), dim=1).values.float()
+        taken, left = largest[:, :top_k], largest[:, top_k:]
+        to_edge = (taken.unsqueeze(-1) - edges).abs().amin(-1) / taken
+        last = taken[:, -1:]
+        to_cut = (last - left) / (last + left)  # no column where all are taken
+        nearest = torch.cat([to_edge, to_cut], dim=1).amin(1)
+        margins[start : start + rows] = nearest.nan_to_num(nan=0.0, posinf=0.0)
+    return margins
+
+
 def torch_sketches(
     hidden: Tensor, coefficients: Tensor, top_k: int, buckets: int, modulus: int
 ) -> Tensor:
@@ -104,11 +128,7 @@ def torch_sketches(
 
 
 def _check(hidden: Tensor, coefficients: Tensor, top_k: int) -> None:
-    if hidden.dim() != 2 or hidden.shape[1] < top_k:
-        raise SketchInputError(
-            f"hidden states of shape {tuple(hidden.shape)}: a sketch needs [positions, width] "
-            f"with a width of at least {top_k}"
-        )
+    _check_shape(hidden, top_k)
     if hidden.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise SketchInputError(
             f"hidden states of dtype {hidden.dtype}: "
@@ -118,4 +138,12 @@ def _check(hidden: Tensor, coefficients: Tensor, top_k: int) -> None:
         raise SketchInputError(
             f"coefficients of dtype {coefficients.dtype} and shape {tuple(coefficients.shape)}: "
             f"int8 [{top_k}] is needed; derive them with sketch_coefficients"
+        )
+
+
+def _check_shape(hidden: Tensor, least_width: int) -> None:
+    if hidden.dim() != 2 or hidden.shape[1] < least_width:
+        raise SketchInputError(
+            f"hidden states of shape {tuple(hidden.shape)}: a sketch needs [positions, width] "
+            f"with a width of at least {least_width}"
         )

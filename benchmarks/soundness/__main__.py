@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.soundness.report import missed, plot, write
+from benchmarks.soundness.plot import plot
+from benchmarks.soundness.report import missed, write
 from benchmarks.soundness.study import FULL_MINERS, QUICK_MINERS, run
 
 

@@ -13,7 +13,7 @@ from benchmarks.soundness.claims import ROWS, Claims
 from benchmarks.soundness.provers import Oracle
 from benchmarks.soundness.world import World
 from windrow.engine.measures import RolloutMeasure
-from windrow.engine.proof_scores import Calibration, ProofScores, proof_scores
+from windrow.engine.proof_scores import Calibration, Expected, ProofScores, proof_scores
 from windrow.engine.validation import validate_file
 
 
@@ -91,7 +91,11 @@ def _by_row(
 def scores_of(claims: Claims, own: Sequence[RolloutMeasure]) -> list[ProofScores]:
     """Windrow's proof scores of every rollout against a verifier's measures."""
     return [
-        proof_scores(sketches[prompt:], logprobs[prompt:], measured.sketches[0], measured.logprobs)
+        proof_scores(
+            sketches,
+            logprobs[prompt:],
+            Expected(measured.sketches[0], measured.margins, measured.logprobs, measured.totals),
+        )
         for sketches, logprobs, prompt, measured in zip(
             claims.sketches,
             claims.logprobs,

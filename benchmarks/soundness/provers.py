@@ -1,6 +1,7 @@
 """Proofs of rollouts as different honest and dishonest machines would make them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 from windrow.networks.grail.prf import sketch_coefficients
 
 Proofs = tuple[tuple[NDArray[np.int64], ...], tuple[NDArray[np.float32], ...]]
-"""Sketches int64 [L] and log-probs float32 [L] of each rollout; 0 over the prompt."""
+"""Sketches int64 [L] and log-probs float32 [L] of each rollout; log-probs 0 over the prompt."""
 
 SubBatches = Callable[[int], Sequence[int] | None]
 
@@ -67,9 +68,7 @@ class Oracle:
         sketches = {v.tobytes(): s for v, s in zip(self._vectors, found.sketches, strict=True)}
         return RolloutMeasure(
             tuple(sketches[c.tobytes()] for c in question.coefficients),
-            found.logprobs,
-            found.probabilities,
-            found.eos_probability,
+            *(getattr(found, field.name) for field in fields(found)[1:]),
         )
 
     @staticmethod
@@ -118,12 +117,12 @@ def prove(
 
 
 def as_proofs(rollouts: Rollouts, measures: Sequence[RolloutMeasure | None]) -> Proofs:
-    """Measures of completions as claims over whole sequences."""
+    """Measures as claims over whole sequences."""
     sketches, logprobs = [], []
     for prompt, found in zip(rollouts.prompt_lengths, measures, strict=True):
         if found is None:
             raise FloatingPointError("a model of the study gives NaN or infinite numbers")
-        sketches.append(np.concatenate([np.zeros(prompt, np.int64), found.sketches[0]]))
+        sketches.append(found.sketches[0].astype(np.int64))
         logprobs.append(np.concatenate([np.zeros(prompt, np.float32), found.logprobs]))
     return tuple(sketches), tuple(logprobs)
 
@@ -141,30 +140,21 @@ def prove_while_decoding(world: World, model: Any, rollouts: Rollouts) -> Proofs
             distinct.values(), _decoded(model, list(distinct.values()), prompt), strict=True
         ):
             targets = torch.from_numpy(sequence[prompt:].astype(np.int64))
-            head = model.lm_head
+            head, before = model.lm_head, states[prompt - 1 : -1]
+            logprobs = chosen_logprobs(before, head.weight, targets, bias=head.bias).numpy()
             made[sequence.tobytes(), prompt] = (
-                activation_sketches(states[1:], coefficients).numpy().astype(np.int64),
-                chosen_logprobs(states[:-1], head.weight, targets, bias=head.bias).numpy(),
+                activation_sketches(states, coefficients).numpy().astype(np.int64),
+                np.concatenate([np.zeros(prompt, np.float32), logprobs]),
             )
     found = [
         made[sequence.tobytes(), prompt]
         for sequence, prompt in zip(rollouts.sequences, rollouts.prompt_lengths, strict=True)
     ]
-    prompts = rollouts.prompt_lengths
-    return (
-        tuple(
-            np.concatenate([np.zeros(p, np.int64), s])
-            for p, (s, _) in zip(prompts, found, strict=True)
-        ),
-        tuple(
-            np.concatenate([np.zeros(p, np.float32), lp])
-            for p, (_, lp) in zip(prompts, found, strict=True)
-        ),
-    )
+    return tuple(sketches for sketches, _ in found), tuple(logprobs for _, logprobs in found)
 
 
 def _decoded(model: Any, sequences: Sequence[NDArray[np.int32]], prompt: int) -> list[torch.Tensor]:
-    """States [C + 1, d] of each sequence, from the prompt's last token on."""
+    """States [L, d] of each sequence."""
     longest = max(map(len, sequences))
     tokens = torch.zeros((len(sequences), longest), dtype=torch.int64)
     for row, sequence in enumerate(sequences):
@@ -172,10 +162,10 @@ def _decoded(model: Any, sequences: Sequence[NDArray[np.int32]], prompt: int) ->
     cache = DynamicCache(config=model.config)
     first = model.model(input_ids=tokens[:1, :prompt], past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(len(sequences))
-    states = [first.last_hidden_state[:, -1:].expand(len(sequences), -1, -1)]
+    states = [first.last_hidden_state.expand(len(sequences), -1, -1)]
     for at in range(prompt, longest):
         # Rows that have ended run on; what follows their last token is not looked at.
         step = model.model(input_ids=tokens[:, at : at + 1], past_key_values=cache, use_cache=True)
         states.append(step.last_hidden_state)
     whole = torch.cat(states, dim=1)
-    return [whole[row, : len(s) - prompt + 1] for row, s in enumerate(sequences)]
+    return [whole[row, : len(s)] for row, s in enumerate(sequences)]

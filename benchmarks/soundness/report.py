@@ -1,45 +1,23 @@
-"""The study as a page and a plot."""
+"""The study as a page."""
 
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 
-from benchmarks.soundness.statistics import lower_bound, upper_bound
-from benchmarks.soundness.study import CALIBRATED, DEFAULT, Rate, Study
-from benchmarks.soundness.toploc_side import TOKENS, TOP_K
+from benchmarks.soundness.markdown import percent, table
+from benchmarks.soundness.report_forged import HEADLINE, forged, limits_of_one, toploc
+from benchmarks.soundness.statistics import upper_bound
+from benchmarks.soundness.study import CALIBRATED, DEFAULT, Study
 from windrow.engine.calibration import MARGIN
 from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 
 TARGET = 1e-3
-HEADLINE = f"float32 {CALIBRATED}"
-HALF = f"bfloat16 {CALIBRATED}"
-HALF_DEFAULT = f"bfloat16 {DEFAULT}"
-SECTIONS = {
-    "sketches": "Sketches that are not of these tokens, this model and this window",
-    "weights": "Other weights: sketches and log-probs by another model for the same tokens",
-    "log-probs": "Log-probs",
-    "tokens": "Tokens changed after sampling",
-    "text": "Text that was not sampled, or not as prescribed, with a true proof",
-    "numbers": "Rewards, advantages, success",
-    "identity": "Whose rollouts, which problem",
-}
-PLOTTED = (
-    "another seed",
-    "all zero",
-    "quantised to int4",
-    "10 % of weights pruned",
-    "quantised to int8",
-    "one AdamW step, rate 1.5e-4 (its trainer's last)",
-    "one AdamW step, rate 1e-5",
-    "one AdamW step, rate 1e-6",
-)
 
 
 def missed(study: Study) -> list[str]:
@@ -48,7 +26,7 @@ def missed(study: Study) -> list[str]:
     for row in study.forged:
         rate = row.windrow[HEADLINE]
         if not row.note and rate.accepted > TARGET * rate.trials:
-            found.append(f"{row.section}, {row.name}: {_percent(rate)} accepted")
+            found.append(f"{row.section}, {row.name}: {percent(rate)} accepted")
     for honest in study.honest:
         refused = honest.windrow + honest.refusals[CALIBRATED]
         if honest.verifier == "float32" and refused > TARGET * honest.trials:
@@ -64,9 +42,9 @@ def write(study: Study) -> str:
             *_method(study),
             *_honest(study),
             *_checks(study),
-            *_forged(study),
-            *_limits_of_one(study),
-            *_toploc(study),
+            *forged(study),
+            *limits_of_one(study),
+            *toploc(study),
         ]
     )
 
@@ -128,7 +106,7 @@ def _method(study: Study) -> Iterator[str]:
         "for independent, while the 16 of a group share a prompt. Limits of the proof check:"
     )
     yield ""
-    yield from _table(
+    yield from table(
         ["limits", *SKETCH_SCORES, *LOGPROB_SCORES],
         [
             [name, *(f"{getattr(limit, score):.3g}" for score in (*SKETCH_SCORES, *LOGPROB_SCORES))]
@@ -177,7 +155,7 @@ def _honest(study: Study) -> Iterator[str]:
                 *(f"{row.scores[name].max():.2g}" for name in (*SKETCH_SCORES, *LOGPROB_SCORES)),
             ]
         )
-    yield from _table(
+    yield from table(
         [
             "prover",
             "verifier",
@@ -208,7 +186,7 @@ def _checks(study: Study) -> Iterator[str]:
         "that leave a verdict only where they are broken are listed if one was."
     )
     yield ""
-    yield from _table(
+    yield from table(
         ["check", "network refuses", "at most", "Windrow refuses", "at most"],
         [
             [
@@ -230,134 +208,6 @@ def _checks(study: Study) -> Iterator[str]:
     yield ""
 
 
-def _forged(study: Study) -> Iterator[str]:
-    yield "## Forgeries"
-    yield ""
-    yield (
-        "Accepted rollouts, with bounds; files of 64 so forged. The network's column and Windrow's "
-        "first are for a float32 verifier, the last two set limits for bfloat16 against a bfloat16 "
-        "verifier (only where the tokens are the honest ones)."
-    )
-    yield ""
-    toploc = study.toploc
-    for section, title in SECTIONS.items():
-        yield f"### {title}"
-        yield ""
-        yield from _table(
-            [
-                "forgery",
-                "n",
-                "network",
-                "Windrow",
-                "files: network / Windrow",
-                "caught by",
-                "Windrow bf16 calibrated",
-                "bf16 default",
-                "TOPLOC f32 / bf16 limits",
-            ],
-            [
-                [
-                    row.name + (" ¹" if row.note else ""),
-                    f"{row.network.trials:,}",
-                    _percent(row.network),
-                    f"**{_percent(row.windrow[HEADLINE])}**",
-                    f"{_share(row.network_files)} / {_share(row.windrow_files)}",
-                    ", ".join(f"`{check}`" for check in row.windrow_checks) or "-",
-                    _plain(row.windrow.get(HALF)),
-                    _plain(row.windrow.get(HALF_DEFAULT)),
-                    "-"
-                    if toploc is None
-                    or section not in ("sketches", "weights")
-                    or row.name not in toploc.forged
-                    else " / ".join(
-                        f"{toploc.forged[row.name][d] / toploc.trials:.1%}"
-                        for d in ("float32", "bfloat16")
-                    ),
-                ]
-                for row in study.forged
-                if row.section == section
-            ],
-        )
-    yield "¹ See below."
-    yield ""
-
-
-def _limits_of_one(study: Study) -> Iterator[str]:
-    yield "## What one rollout does not show"
-    yield ""
-    yield from (
-        f"* **{row.name}**: {row.note}. Accepted rollouts {_percent(row.windrow[HEADLINE])}, files "
-        f"{_share(row.windrow_files)}."
-        for row in study.forged
-        if row.note
-    )
-    yield ""
-    yield (
-        "What would show them: for text that was not sampled, a seed for each request that the "
-        "validator can draw again; for greedy text and repeated rollouts, the count of distinct "
-        "completions (the network's score already counts equal ones once) and the sum of the "
-        "log-probs over a file against its expectation; for small steps of training, sketches "
-        "with finer buckets or TOPLOC's mantissas; for copies, the other miners' files "
-        "(`networks/grail/validation/copies.py`)."
-    )
-    yield ""
-
-
-def _toploc(study: Study) -> Iterator[str]:
-    yield "## TOPLOC beside it"
-    yield ""
-    toploc = study.toploc
-    if toploc is None:
-        yield (
-            "Not measured: the package is not installed. Its wheel is built for another torch, so "
-            "it has to be compiled: `pip install --no-deps --no-build-isolation --no-binary "
-            "toploc toploc==0.1.6`."
-        )
-        return
-    yield (
-        f"`toploc` {version('toploc')} on the same hidden states of {toploc.trials} rollouts: a "
-        f"proof of the {TOP_K} largest activations of every {TOKENS} tokens, in bfloat16. Its "
-        "limits are taken as ours are, four times the largest honest difference: "
-        + "; ".join(
-            f"{dtype} {limit[0]:.0f} exponents, mantissas by {limit[1]:.2g} in the mean and "
-            f"{limit[2]:.2g} in the median"
-            for dtype, limit in toploc.limits.items()
-        )
-        + ". Honest rollouts accepted: "
-        + "; ".join(
-            f"{name} {found['float32']} and {found['bfloat16']}"
-            for name, found in toploc.honest.items()
-        )
-        + f" of {toploc.trials} (float32, bfloat16 limits)."
-    )
-    yield ""
-
-
-def _percent(rate: Rate) -> str:
-    """A rate with its bounds."""
-    if not rate.trials:
-        return "-"
-    low, high = lower_bound(rate.accepted, rate.trials), upper_bound(rate.accepted, rate.trials)
-    if not rate.accepted:
-        return f"0 (≤ {high:.3%})"
-    return f"{rate.accepted / rate.trials:.2%} ({low:.2%}–{high:.2%})"
-
-
-def _plain(rate: Rate | None) -> str:
-    return "-" if rate is None or not rate.trials else f"{rate.accepted / rate.trials:.2%}"
-
-
-def _share(rate: Rate) -> str:
-    return f"{rate.accepted}/{rate.trials}"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(headings) + " |"
-    yield "|" + "---|" * len(headings)
-    yield from ("| " + " | ".join(row) + " |" for row in rows)
-    yield ""
-
-
 def _machine() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -365,31 +215,3 @@ def _machine() -> str:
         names = [x for x in info.read_text(encoding="utf-8").splitlines() if "model name" in x]
         cpu = names[0].split(":")[1].strip() if names else cpu
     return f"{os.cpu_count()} cores of {cpu}, Python {platform.python_version()}"
-
-
-def plot(study: Study, path: Path) -> None:
-    """Scores of honest and forged rollouts as ranges, with the limits."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    forged = {row.name: row for row in study.forged if row.section in ("sketches", "weights")}
-    rows = [(f"honest {r.verifier}: {r.name}", r.scores, "tab:blue") for r in study.honest]
-    rows += [(name, forged[name].scores, "tab:red") for name in PLOTTED if name in forged]
-    figure, panels = plt.subplots(1, 2, figsize=(12, 6), sharey=True, layout="constrained")
-    for panel, score, least in zip(
-        panels, ("sketch_distance", "logprob_worst"), (1e-3, 1e-7), strict=True
-    ):
-        for at, (_, scores, colour) in enumerate(reversed(rows)):
-            low, middle, high = np.maximum(np.quantile(scores[score], (0.01, 0.5, 0.99)), least)
-            panel.plot([low, high], [at, at], color=colour, linewidth=3)
-            panel.plot(middle, at, "o", color=colour)
-        for name, style in ((HEADLINE, "-"), (HALF_DEFAULT, ":")):
-            limit = getattr(study.limits[name], score)
-            panel.axvline(limit, color="black", linestyle=style, label=f"limit, {name}")
-        panel.set_xscale("log")
-        panel.set_title(f"{score} of a rollout", fontsize=10)
-        panel.set_xlabel(f"1 %, 50 % and 99 % of rollouts; {least:g} is that or less", fontsize=8)
-    panels[0].set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)], fontsize=8)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", fontsize=8)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)

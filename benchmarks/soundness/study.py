@@ -12,14 +12,10 @@ from numpy.typing import NDArray
 
 from benchmarks.soundness import toploc_side
 from benchmarks.soundness.claims import Claims
-from benchmarks.soundness.forgeries import (
-    Forgery,
-    Material,
-    catalogue,
-    chosen_randomness,
-    other_models,
-    stale_randomness,
-)
+from benchmarks.soundness.forgeries import catalogue
+from benchmarks.soundness.forgeries.base import Forgery, Material
+from benchmarks.soundness.forgeries.sketches import chosen_randomness, stale_randomness
+from benchmarks.soundness.forgeries.weights import other_models
 from benchmarks.soundness.honest import ALONE, Drift, drifts
 from benchmarks.soundness.judging import Judged, all_in_file, judge, scores_of, within
 from benchmarks.soundness.provers import Oracle

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.soundness.claims import ROWS
-from benchmarks.soundness.forgeries import OtherModel, sibling
+from benchmarks.soundness.forgeries.base import OtherModel, sibling
 from benchmarks.soundness.world import Rollouts, World, with_eager_attention
 from windrow.engine.forward import CausalModel, in_sub_batches, last_hidden_states
 from windrow.networks.grail.constants import PROOF_BATCH

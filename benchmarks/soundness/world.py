@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from windrow.engine.calibration import calibrate
 from windrow.engine.ports import Environment
-from windrow.engine.proof_scores import Calibration
+from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES, Calibration
 from windrow.engine.validation_inputs import ValidationContext
 from windrow.environments.sandbox import Sandbox
 from windrow.environments.sources import ShippedTasks
@@ -188,12 +188,7 @@ class World:
 
 NO_LIMITS = Calibration(
     dtype="float32",
-    sketches_differing=np.inf,
-    sketch_distance=np.inf,
-    stretch_distance=np.inf,
-    logprob_mean=np.inf,
-    logprob_quantile=np.inf,
-    logprob_worst=np.inf,
+    **dict.fromkeys((*SKETCH_SCORES, *LOGPROB_SCORES), np.inf),
     source="none: the study compares the scores with several limits",
 )
 

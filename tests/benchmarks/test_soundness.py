@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.soundness.claims import Claims
-from benchmarks.soundness.forgeries import chosen_randomness
+from benchmarks.soundness.forgeries.sketches import chosen_randomness
 from benchmarks.soundness.judging import judge, scores_of, within
 from benchmarks.soundness.provers import Oracle, as_proofs, prove_while_decoding
 from benchmarks.soundness.statistics import lower_bound, upper_bound

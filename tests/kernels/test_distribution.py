@@ -53,6 +53,7 @@ def test_equal_to_the_rule_in_any_blocks(
     torch.testing.assert_close(from_hidden.probabilities, expected, rtol=1e-5, atol=1e-7)
     logprobs = chosen_logprobs(hidden, head, sequence[FIRST:])
     torch.testing.assert_close(from_hidden.logprobs, logprobs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(from_hidden.totals, (hidden @ head.T).logsumexp(1))
 
 
 def test_logits_are_left_as_they_were(case: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -11,6 +11,7 @@ from windrow.kernels.sketch import (
     activation_sketches,
     bucket_thresholds,
     bucketize,
+    sketch_margins,
 )
 
 Q = 2**31 - 1
@@ -78,6 +79,35 @@ def test_sketches_follow_the_scalar_rule(
 
     assert sketches.dtype == torch.int32
     assert sketches.tolist() == [row_sketch(row) for row in rows.tolist()]
+
+
+@pytest.mark.parametrize("width", [16, 17, 200])
+def test_a_sketch_stays_within_its_margin_and_changes_beyond(width: int) -> None:
+    torch.manual_seed(4)
+    hidden = torch.randn(300, width, dtype=torch.float64) * 30
+    own = activation_sketches(hidden.float(), COEFFICIENTS)
+    margins = sketch_margins(hidden.float()).double().unsqueeze(1)
+    up = torch.rand_like(hidden) < 0.5
+    changed = []
+    for share in (0.99, 1.01):
+        drift = torch.where(up, share * margins, -share * margins)
+        for sign in (1, -1):
+            moved = activation_sketches((hidden * (1 + sign * drift)).float(), COEFFICIENTS)
+            changed.append(moved != own)
+    assert not (changed[0] | changed[1]).any()
+    assert (changed[2] | changed[3]).float().mean() > 0.4
+
+
+def test_rows_at_an_edge_or_without_numbers_have_no_margin() -> None:
+    rows = torch.randn(4, 40)
+    rows[0] = 0.0
+    rows[1, 7] = torch.nan
+    rows[2, :20] = 100.0  # a tie at the cut
+    margins = sketch_margins(rows)
+    assert margins[:3].tolist() == [0.0, 0.0, 0.0]
+    assert margins[3] > 0.0
+    assert sketch_margins(rows.bfloat16()).dtype == torch.float32
+    assert sketch_margins(rows[:0]).shape == (0,)
 
 
 def test_nan_takes_the_place_of_a_number() -> None:
