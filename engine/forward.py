@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from windrow import WindrowError
+from windrow.kernels.linear import FasterLayers
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -114,11 +115,12 @@ def last_hidden_states(model: CausalModel, sequences: Sequence[NDArray[np.int32]
         tokens[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = 1
     device = model.head.weight.device
-    padded: Tensor = model.base(
-        input_ids=torch.from_numpy(tokens).to(device),
-        attention_mask=torch.from_numpy(mask).to(device),
-        use_cache=False,
-    ).last_hidden_state
+    with FasterLayers():
+        padded: Tensor = model.base(
+            input_ids=torch.from_numpy(tokens).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
+            use_cache=False,
+        ).last_hidden_state
     return [padded[row, : len(sequence)] for row, sequence in enumerate(sequences)]
 
 

@@ -5,9 +5,9 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from windrow import WindrowError
+from windrow.kernels.linear import linear
 
 
 class Block(NamedTuple):

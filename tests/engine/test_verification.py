@@ -7,7 +7,7 @@ from tests.support.tiny_qwen2 import random_sequences, tiny_qwen2
 from windrow.engine.forward import InvalidSequence
 from windrow.engine.verification import ModelVerifier, Question
 from windrow.kernels.logprobs import CPU_BLOCK
-from windrow.kernels.sketch import activation_sketches, sketch_margins
+from windrow.kernels.sketch import activation_sketches
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.prf import sketch_coefficients
 
@@ -33,7 +33,7 @@ def test_measures_equal_one_plain_pass_per_rollout() -> None:
 
     measured = ModelVerifier(model, EOS).measure(asked, POLICY)
 
-    assert measured.sub_batches == (16, 1)
+    assert measured.sub_batches == (4, 4, 4, 4, 1)
     for question, found in zip(asked, measured.rollouts, strict=True):
         assert found is not None
         tokens, first = torch.from_numpy(question.tokens).long(), question.prompt_length
@@ -41,11 +41,9 @@ def test_measures_equal_one_plain_pass_per_rollout() -> None:
         states, logits = output.hidden_states[-1][0], output.logits[0].float()
         assert len(found.sketches) == len(question.coefficients)
         for own, coefficients in zip(found.sketches, question.coefficients, strict=True):
-            plain = activation_sketches(states, torch.tensor(coefficients)).numpy()
+            plain = activation_sketches(states[first:], torch.tensor(coefficients)).numpy()
             assert np.mean(own == plain) > 0.9  # padding may move one over a bucket edge
-        np.testing.assert_allclose(found.margins, sketch_margins(states), atol=1e-4)
         at = torch.arange(first, len(tokens))
-        np.testing.assert_allclose(found.totals, logits[at - 1].logsumexp(-1), atol=2e-5)
         logprobs = logits.log_softmax(-1)[at - 1, tokens[at]]
         np.testing.assert_allclose(found.logprobs, logprobs, atol=2e-5)
         np.testing.assert_allclose(
@@ -66,7 +64,7 @@ def test_recorded_sub_batches_give_the_same_bits() -> None:
     verifier, asked = ModelVerifier(model, EOS), questions(*range(12, 32))
 
     def full_device(module: torch.nn.Module, args: object, kwargs: dict[str, torch.Tensor]) -> None:
-        if len(kwargs["input_ids"]) > 8:
+        if len(kwargs["input_ids"]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     hook = model.model.register_forward_pre_hook(full_device, with_kwargs=True)
@@ -74,11 +72,11 @@ def test_recorded_sub_batches_give_the_same_bits() -> None:
     hook.remove()
     again = verifier.measure(asked, POLICY, sub_batches=halved.sub_batches)
 
-    assert halved.sub_batches == again.sub_batches == (8, 8, 4)
+    assert halved.sub_batches == again.sub_batches == (2,) * 10
     for first, second in zip(halved.rollouts, again.rollouts, strict=True):
         assert first is not None
         assert second is not None
-        for name in ("margins", "logprobs", "totals", "probabilities"):
+        for name in ("logprobs", "probabilities"):
             assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
         assert np.array_equal(first.sketches, second.sketches)
         assert first.eos_probability == second.eos_probability
