@@ -1,13 +1,16 @@
-"""The models and the environment that work on a window, loaded once in a process."""
+"""The models and the environment that work on a window: in this process, or in servers and workers
+that outlive it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from windrow.engine.ports import Environment, Generator, Prover
 from windrow.environments.environment import load_environment
 from windrow.environments.sandbox import Sandbox
 from windrow.environments.tasks import TaskSource
 from windrow.resources.checkpoints import VerifiedCheckpoint
+from windrow.resources.proof_pool import PoolProver, ProofPool
+from windrow.resources.proof_worker_client import Placement
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is, not with the definitions
     from windrow.engine.verification import ModelVerifier
@@ -15,35 +18,66 @@ if TYPE_CHECKING:  # torch and transformers are imported when a model is, not wi
     from windrow.resources.models import LoadedCheckpoint
 
 
-class Inference:
-    """Embedded generation and proofs: transformers in this process.
+class GenerationServers(Protocol):
+    """Generation outside this process."""
 
-    generation_device, proof_device: "cpu" or "cuda:<n>"; one model serves both where they agree.
-    Only the checkpoint last asked for stays in memory.
+    def generator(self, checkpoint: VerifiedCheckpoint, eos_token_id: int) -> Generator:
+        """Samples from this checkpoint, once the servers hold its weights."""
+        ...
+
+
+class Inference:
+    """Generation and proofs of one checkpoint at a time; embedded, transformers in this process.
+
+    generation_device, proof_device: "cpu" or "cuda:<n>" of this process; one model serves both
+    where they agree. The verifier works on the proof device in any case.
+    servers: generate instead of this process. proofs: prove instead of this process.
     """
 
     def __init__(
-        self, tasks: TaskSource, sandbox: Sandbox, generation_device: str, proof_device: str
+        self,
+        tasks: TaskSource,
+        sandbox: Sandbox,
+        generation_device: str,
+        proof_device: str,
+        *,
+        servers: GenerationServers | None = None,
+        proofs: ProofPool | None = None,
     ) -> None:
         self._tasks = tasks
         self._sandbox = sandbox
         self._generation_device = generation_device
         self._proof_device = proof_device
+        self._servers = servers
+        self._proofs = proofs
         self._checkpoint: tuple[Path, str] | None = None
         self._loaded: dict[str, LoadedCheckpoint] = {}
         self._lexicon: Lexicon | None = None
+        self._pool_prover: PoolProver | None = None
 
     def generator(self, checkpoint: VerifiedCheckpoint) -> Generator:
-        """Samples from this checkpoint. Raises as `load_checkpoint`."""
+        """Samples from this checkpoint. Raises as `load_checkpoint`, or as the servers do."""
+        if self._servers is not None:
+            return self._servers.generator(checkpoint, self.lexicon(checkpoint).eos_token_id)
         from windrow.resources.generation import TransformersGenerator
 
         return TransformersGenerator(self._load(checkpoint, self._generation_device))
 
     def prover(self, checkpoint: VerifiedCheckpoint) -> Prover:
-        """Proves with this checkpoint. Raises as `load_checkpoint`."""
+        """Proves with this checkpoint. Raises as `load_checkpoint`, or as the pool does."""
+        if self._proofs is not None:
+            return self._pooled(self._proofs, checkpoint)
         from windrow.engine.proving import ModelProver
 
         return ModelProver(self._load(checkpoint, self._proof_device).model)
+
+    def placement(self, checkpoint: VerifiedCheckpoint) -> Placement:
+        """Where the prover's model is. Raises as `prover`."""
+        if self._proofs is not None:
+            return self._pooled(self._proofs, checkpoint).placement
+        loaded = self._load(checkpoint, self._proof_device)
+        dtype = str(loaded.dtype).removeprefix("torch.")
+        return Placement(str(loaded.device), dtype, loaded.attention)
 
     def verifier(self, checkpoint: VerifiedCheckpoint) -> "ModelVerifier":
         """Measures rollouts with this checkpoint. Raises as `load_checkpoint`."""
@@ -53,7 +87,7 @@ class Inference:
         return ModelVerifier(loaded.model, loaded.eos_token_id)
 
     def proof_model(self, checkpoint: VerifiedCheckpoint) -> "LoadedCheckpoint":
-        """The model that proves, with its dtype, attention, vocabulary and context."""
+        """The model of the proof device, in this process. Raises as `load_checkpoint`."""
         return self._load(checkpoint, self._proof_device)
 
     def lexicon(self, checkpoint: VerifiedCheckpoint) -> "Lexicon":
@@ -77,6 +111,12 @@ class Inference:
             self._sandbox,
         )
 
+    def _pooled(self, pool: ProofPool, checkpoint: VerifiedCheckpoint) -> PoolProver:
+        self._turn_to(checkpoint)
+        if self._pool_prover is None:
+            self._pool_prover = pool.prover(checkpoint)
+        return self._pool_prover
+
     def _load(self, checkpoint: VerifiedCheckpoint, device: str) -> "LoadedCheckpoint":
         from windrow.resources.models import load_checkpoint
 
@@ -91,4 +131,5 @@ class Inference:
         if self._checkpoint != identity:
             self._loaded.clear()
             self._lexicon = None
+            self._pool_prover = None
             self._checkpoint = identity

@@ -76,7 +76,7 @@ class Reference:
         inference: Inference,
     ) -> "Reference":
         """Derive prompts from group numbers and rewards from completions (§3.5, §12)."""
-        model = inference.proof_model(checkpoint)
+        lexicon = inference.lexicon(checkpoint)
         environment = inference.environment(checkpoint)
         prompts, rewards = {}, {}
         for group in flat["rollout_group"].unique().to_pylist():
@@ -97,9 +97,9 @@ class Reference:
             block_hash=origin.block_hash,
             randomness=origin.randomness,
             checkpoint_window=origin.checkpoint_window,
-            vocab_size=model.vocab_size,
-            max_context=model.max_context,
-            eos_token_id=model.eos_token_id,
+            vocab_size=lexicon.vocab_size,
+            max_context=lexicon.max_context,
+            eos_token_id=lexicon.eos_token_id,
             max_new_tokens=checkpoint.metadata.policy.max_new_tokens,
         )
         return cls(context, prompts, rewards)

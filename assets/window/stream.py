@@ -71,20 +71,20 @@ def window_stream(
         beacon = stored_row(lake, "beacons", window, hotkey)
         clock = WindowClock(chain, window, beacon["block_hash"])
         checkpoint = stored_checkpoint(lake, checkpoints, window, hotkey)
-        model = inference.proof_model(checkpoint)
         prover = inference.prover(checkpoint) if "proofs" in selected else None
         if "rollouts" in selected:
             spool = Spool(
                 settings.home / "spool", window, hotkey, _identity(beacon, checkpoint, prover)
             )
+            lexicon = inference.lexicon(checkpoint)
             plan = WindowPlan(
                 window_start=window,
                 block_hash=beacon["block_hash"],
                 randomness=beacon["randomness"],
                 hotkey=hotkey,
                 policy=checkpoint.metadata.policy,
-                vocab_size=model.vocab_size,
-                eos_token_id=model.eos_token_id,
+                vocab_size=lexicon.vocab_size,
+                eos_token_id=lexicon.eos_token_id,
                 max_groups=config.max_groups or settings.max_groups,
                 groups_in_flight=settings.groups_in_flight,
                 timed=clock.block() < window + WINDOW_BLOCKS,
@@ -120,7 +120,7 @@ def window_stream(
                 groups = stream_rows.proved(
                     stored, prove_again(stored, prover, beacon["randomness"])
                 )
-            proofs = stream_rows.proofs(groups, window, hotkey, model)
+            proofs = stream_rows.proofs(groups, window, hotkey, inference.placement(checkpoint))
             lake.write("proofs", window, hotkey, proofs, run_id=context.run.run_id, replace=True)
             yield dg.MaterializeResult("proofs", metadata=stream_rows.proofs_metadata(proofs))
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,7 @@ from windrow.engine.spool import GROUP_SCHEMA, Spool, list_array
 from windrow.engine.window_report import Report
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 from windrow.resources.lake_schema import DATASETS
-
-if TYPE_CHECKING:
-    from windrow.resources.models import LoadedCheckpoint
+from windrow.resources.proof_worker_client import Placement
 
 
 class NoGroups(WindrowError):
@@ -57,7 +55,7 @@ def rollouts(groups: pa.Table, window: int, hotkey: str) -> pa.Table:
     return _shaped("rollouts", groups, {"window_start": window, "hotkey": hotkey})
 
 
-def proofs(groups: pa.Table, window: int, hotkey: str, model: "LoadedCheckpoint") -> pa.Table:
+def proofs(groups: pa.Table, window: int, hotkey: str, placement: Placement) -> pa.Table:
     """The proofs dataset of one window."""
     hashes = [digest.hex() for digest in token_hashes(groups["tokens"].combine_chunks())]
     return _shaped(
@@ -66,9 +64,9 @@ def proofs(groups: pa.Table, window: int, hotkey: str, model: "LoadedCheckpoint"
         {
             "window_start": window,
             "hotkey": hotkey,
-            "device": str(model.device),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "attention": model.attention,
+            "device": placement.device,
+            "dtype": placement.dtype,
+            "attention": placement.attention,
         },
     )
 
