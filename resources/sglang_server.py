@@ -13,9 +13,10 @@ from windrow.resources.generation_http import (
     ServerClient,
     succeeded,
 )
+from windrow.resources.generation_launch import ServerLaunch, Starter
 from windrow.resources.generation_requests import SampleRequest, WrongWeights
 from windrow.resources.secret import Secret
-from windrow.resources.sglang_launch import SGLangLaunch, SGLangStarter
+from windrow.resources.sglang_launch import SGLangCommand
 from windrow.resources.sglang_requests import generate_body, read_completions
 from windrow.resources.sglang_weights import LoadedWeights, ServerFacts, WeightsControl
 
@@ -34,7 +35,7 @@ class SGLangServer:
         self,
         url: str,
         *,
-        starter: SGLangStarter | None = None,
+        starter: Starter | None = None,
         api_key: Secret | None = None,
         admin_key: Secret | None = None,
         request_seconds: float = 300.0,
@@ -58,7 +59,7 @@ class SGLangServer:
     @classmethod
     def started(
         cls,
-        launch: SGLangLaunch,
+        launch: ServerLaunch,
         home: Path,
         *,
         api_key: Secret | None = None,
@@ -68,8 +69,8 @@ class SGLangServer:
     ) -> "SGLangServer":
         """A server that Windrow starts when none runs, and finds again in the next run."""
         return cls(
-            f"http://{launch.host}:{launch.port}",
-            starter=SGLangStarter(launch, home, api_key, admin_key),
+            launch.url,
+            starter=Starter(SGLangCommand(launch, home, api_key, admin_key), home),
             api_key=api_key,
             admin_key=admin_key,
             request_seconds=request_seconds,
@@ -147,9 +148,7 @@ class SGLangServer:
                 with self._starter.alone():
                     self._starter.stop()
 
-    def _found(
-        self, starter: SGLangStarter, checkpoint: VerifiedCheckpoint
-    ) -> LoadedWeights | None:
+    def _found(self, starter: Starter, checkpoint: VerifiedCheckpoint) -> LoadedWeights | None:
         """Weights put into the server that runs; None where only a new start helps."""
         if not starter.usable(checkpoint):
             return None
@@ -160,7 +159,7 @@ class SGLangServer:
             _log.warning("%s is started anew: %s", self.name, error)
             return None
 
-    def _fresh(self, starter: SGLangStarter, checkpoint: VerifiedCheckpoint) -> LoadedWeights:
+    def _fresh(self, starter: Starter, checkpoint: VerifiedCheckpoint) -> LoadedWeights:
         self._weights.forget()
         starter.start(checkpoint, self.probe)
         self._facts = self._weights.facts()

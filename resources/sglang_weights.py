@@ -7,6 +7,7 @@ SGLang's own and tell only that the weights changed, and that the same ones are 
 
 import hashlib
 import logging
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ from windrow.resources.generation_http import (
 from windrow.resources.generation_requests import WrongWeights
 from windrow.resources.model_config import read_config
 
+TOKENS_BEYOND_A_PROMPT: Final = 4
+"""A server refuses prompts within 6 tokens of its context (or cache), and silently ends completions
+2 tokens before it: too short for a validator."""
 CONTROL_SECONDS: Final = 30.0
 ROW_PADDING: Final = 64
 """Embedding and head have their rows filled up with zeros to a multiple of this."""
@@ -60,7 +64,7 @@ class ServerFacts:
     """What a server says of itself that sampling depends on.
 
     deterministic: samples by the seeds it is sent. max_context: most tokens of prompt and
-    completion together.
+    completion together that it does not shorten.
     """
 
     version: str
@@ -98,22 +102,20 @@ class WeightsControl:
     def facts(self) -> ServerFacts:
         """Raises GenerationServerError."""
         info = self._document(self._client, "GET", "/server_info")
-        models = self._document(self._client, "GET", "/v1/models").get("data")
-        model = models[0] if isinstance(models, list) and models else {}
-        context = model.get("max_model_len") if isinstance(model, dict) else None
-        ranks = [info.get("tp_size"), info.get("pp_size", 1), info.get("dp_size", 1)]
-        if type(context) is not int or any(type(rank) is not int for rank in ranks):
+        numbers = [info.get(key) for key in ("max_req_input_len", "tp_size", "pp_size", "dp_size")]
+        if any(type(number) is not int for number in numbers):
             raise MalformedAnswer(
-                f"{self._client.url} tells no max_model_len, tp_size, pp_size and dp_size; is it "
-                "an SGLang server of a version that Windrow knows?"
+                f"{self._client.url}/server_info tells no max_req_input_len, tp_size, pp_size and "
+                "dp_size; is it an SGLang server of a version that Windrow knows?"
             )
+        longest_prompt, *ranks = numbers
         return ServerFacts(
             version=str(info.get("version")),
             device=str(info.get("device")),
             dtype=str(info.get("dtype")),
-            ranks=ranks[0] * ranks[1] * ranks[2],
+            ranks=math.prod(ranks),
             deterministic=info.get("enable_deterministic_inference") is True,
-            max_context=context,
+            max_context=longest_prompt + TOKENS_BEYOND_A_PROMPT,
         )
 
     def weight_version(self) -> str:
@@ -245,8 +247,7 @@ class WeightsControl:
 def expected_checksums(directory: Path, dtype: str) -> dict[str, str]:
     """The checksums that a single-rank CPU server has of a checkpoint's tensors.
 
-    dtype: of the server, as torch names it. Tensors are converted, fused and padded as there; of
-    the names, those of one fused tensor are missing when its parts are.
+    dtype: of the server, as torch names it. Tensors are converted, fused and padded as there.
     """
     if dtype not in _DTYPES:
         raise MalformedAnswer(f"the server computes in {dtype!r:.40}, not {', '.join(_DTYPES)}")

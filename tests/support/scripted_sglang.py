@@ -24,7 +24,7 @@ def recorded(name: str) -> tuple[int, Any]:
 class ScriptedSGLang:
     """Answers as SGLang would; `faults` take the place of the next answers on a path.
 
-    device: "cpu" computes checksums from the weight files, "cuda" makes them up per version.
+    context: most tokens of prompt and completion together. device: "cpu" computes checksums from the weight files, "cuda" makes them up per version.
     requests: (path, body) of everything that was asked, health checks apart.
     running: names of the sequences at work, while `hold` is set.
     """
@@ -111,15 +111,13 @@ class ScriptedSGLang:
             "version": "0.5.23",
             "device": self.device,
             "dtype": "float32",
+            "max_req_input_len": self.context - 4,
             "tp_size": 1,
             "pp_size": 1,
             "dp_size": 1,
             "enable_deterministic_inference": self.deterministic,
         }
         answer(handler, 200, document)
-
-    def v1_models(self, handler: Any, _: Any) -> None:
-        answer(handler, 200, {"object": "list", "data": [{"max_model_len": self.context}]})
 
     def model_info(self, handler: Any, _: Any) -> None:
         answer(handler, 200, {"weight_version": self.version})
