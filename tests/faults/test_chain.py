@@ -80,9 +80,19 @@ class LiveHome(Home):
         )
 
 
-def live(home: Home, net: Network, event: Callable[[], None] = lambda: None) -> LiveHome:
+PATIENT = {"call_timeout": 15.0, "patience": 15.0}
+IMPATIENT = {"call_timeout": 2.0, "patience": 2.5}
+"""Of a chain that is to fall silent; any other is given time on a busy machine."""
+
+
+def live(
+    home: Home,
+    net: Network,
+    event: Callable[[], None] = lambda: None,
+    patience: dict[str, float] = PATIENT,
+) -> LiveHome:
     """The same home over the node. event: what happens after the first group."""
-    chain, made = net.chain(), home.definitions
+    chain, made = net.chain(**patience), home.definitions
     parts = {
         **(made.resources or {}),
         "chain": chain,
@@ -100,7 +110,7 @@ def test_silent_for_five_minutes_while_groups_are_made(home: Home, net: Network)
         net.node.silent = True
         net.clock.time += 300
 
-    mined = live(home, net, silence)
+    mined = live(home, net, silence, IMPATIENT)
     result = mined.mine_live(groups=50)
     assert result.success, mined.faults(WINDOW)
     # By the blocks that should have come, there was no time for another group.
@@ -116,7 +126,7 @@ def test_silent_for_five_minutes_while_groups_are_made(home: Home, net: Network)
 
 def test_silent_when_a_window_begins(home: Home, net: Network) -> None:
     net.node.silent = True
-    refused = live(home, net).mine_live()
+    refused = live(home, net, patience=IMPATIENT).mine_live()
     words = ("silent for", "127.0.0.1", "BT_CHAIN_ENDPOINT")
     assert_named(home, refused, "beacon", "ChainSilent", *words, window=WINDOW)
     net.node.silent = False
