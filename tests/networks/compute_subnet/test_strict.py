@@ -5,7 +5,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from windrow.networks.compute_subnet import access, machines
 from windrow.networks.compute_subnet.credentials import BadCredentials, unwrap, wrap
+from windrow.networks.compute_subnet.gpu_models import MODELS, Measured, network_model, strict_model
+from windrow.networks.compute_subnet.gpu_proof import BadProofOutput, parse_benchmark, parse_proof
 from windrow.networks.compute_subnet.gpu_scores import score_v1_8_3
+from windrow.networks.compute_subnet.hash_challenge import (
+    challenge_of,
+    network_answer,
+    password_at,
+    solves,
+    strict_answer,
+)
 
 
 def lists(**changes: object) -> access.Lists:
@@ -69,3 +78,43 @@ def test_a_login_needs_a_key_of_2048_bits_and_its_own_key() -> None:
 
 def test_a_table_of_worthless_cards_divides_by_nothing() -> None:
     assert score_v1_8_3("NVIDIA L4", 1, {"NVIDIA L4": 0.0}) == 0.0
+
+
+def test_a_password_with_a_colon_is_read_whole() -> None:
+    challenge = challenge_of("a:b", bytes(8), "ab:")
+    line = f"{challenge.hash}:{challenge.salt}:a:b"
+    assert network_answer(line, challenge) == "b"
+    assert strict_answer(line, challenge) == "a:b"
+    assert solves("a:b", challenge)
+    assert not solves("b", challenge)
+
+
+def test_passwords_are_numbered_one_after_another() -> None:
+    assert [password_at("ab", 2, number) for number in range(4)] == ["aa", "ab", "ba", "bb"]
+
+
+def test_three_numbers_of_no_card_are_no_card() -> None:
+    nothing = Measured(1.0, 1.0, 1.0)
+    assert network_model(nothing, None) in MODELS
+    assert strict_model(nothing, network_model(nothing, None)) is None
+
+
+def test_a_card_that_calls_itself_its_dearer_sibling_is_not_believed() -> None:
+    plain = MODELS["NVIDIA A100 80GB PCIe"]
+    assert network_model(plain, "NVIDIA A100-SXM4-80GB") == "NVIDIA A100-SXM4-80GB"
+    assert strict_model(plain, "NVIDIA A100-SXM4-80GB") is None
+    assert strict_model(plain, "NVIDIA A100 80GB PCIe") == "NVIDIA A100 80GB PCIe"
+
+
+@pytest.mark.parametrize("output", ["1 2 3 0 5 6", "1 2 3 nan 5 6", "1 2 3 4 5", "[" * 10_000])
+def test_a_benchmark_without_six_sound_numbers_is_refused(output: str) -> None:
+    with pytest.raises(BadProofOutput):
+        parse_benchmark(output)
+
+
+@pytest.mark.parametrize(
+    "output", ["Root hashes: " + "[" * 100_000, "Root hashes: 3\nTimings: 4", "Timings: []"]
+)
+def test_proof_output_of_another_shape_is_refused(output: str) -> None:
+    with pytest.raises(BadProofOutput):
+        parse_proof(output)
