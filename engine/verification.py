@@ -24,7 +24,7 @@ from windrow.engine.measures import ForwardSetting, Measured, Question, RolloutM
 from windrow.engine.proving import CPU_BATCH
 from windrow.kernels.distribution import chosen_scores, eos_probability
 from windrow.kernels.linear import linear
-from windrow.kernels.sketch import activation_sketches
+from windrow.kernels.sketch import activation_sketches, sketch_margins
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.constants import (
     PROOF_BATCH,
@@ -122,8 +122,12 @@ class ModelVerifier:
         if not finite(scores.logprobs):
             return None
         return RolloutMeasure(
-            sketches=tuple(_sketches(states[prompt:], c) for c in question.coefficients),
+            sketches=tuple(_sketches(states, c) for c in question.coefficients),
+            margins=sketch_margins(states, top_k=SKETCH_TOP_K, buckets=SKETCH_BUCKETS)
+            .cpu()
+            .numpy(),
             logprobs=scores.logprobs.cpu().numpy(),
+            totals=scores.totals.cpu().numpy(),
             probabilities=scores.probabilities.cpu().numpy(),
             eos_probability=eos_probability(end, self._eos_token_id),
         )

@@ -24,11 +24,13 @@ LogitBlock = Callable[[slice, slice], Tensor]
 class ChosenScores(NamedTuple):
     """What a model says of N chosen tokens, float32 [N] each.
 
-    logprobs: at temperature 1 without a penalty (grail-protocol §6.3). probabilities: when they
-    were sampled.
+    logprobs: at temperature 1 without a penalty (grail-protocol §6.3). totals: logsumexp of the
+    logits they are taken from, whose size bounds how exactly they can be known. probabilities:
+    when they were sampled.
     """
 
     logprobs: Tensor
+    totals: Tensor
     probabilities: Tensor
 
 
@@ -72,8 +74,8 @@ def chosen_probabilities(
     _check(shape, sequence, first, temperature, repetition_penalty)
     sampled = _Sampling(sequence, shape[1], first, temperature, repetition_penalty)
     block = block or _default_block(logits)
-    (logprobs,) = _chosen(block_of, shape, sampled, block, (sampled.scores,))
-    return logprobs.exp()
+    (found,) = _chosen(block_of, shape, sampled, block, (sampled.scores,))
+    return found[0].exp()
 
 
 def chosen_scores(
@@ -106,10 +108,11 @@ def chosen_scores(
     sampled = _Sampling(sequence, shape[1], first, temperature, repetition_penalty)
     block = block or _default_block(hidden)
     if temperature == repetition_penalty == 1.0:
-        (logprobs,) = _chosen(block_of, shape, sampled, block, (_raw,))
-        return ChosenScores(logprobs, logprobs.exp())
-    logprobs, sampled_logprobs = _chosen(block_of, shape, sampled, block, (_raw, sampled.scores))
-    return ChosenScores(logprobs, sampled_logprobs.exp())
+        ((logprobs, totals),) = _chosen(block_of, shape, sampled, block, (_raw,))
+        return ChosenScores(logprobs, totals, logprobs.exp())
+    transforms = (_raw, sampled.scores)
+    (logprobs, totals), (as_sampled, _) = _chosen(block_of, shape, sampled, block, transforms)
+    return ChosenScores(logprobs, totals, as_sampled.exp())
 
 
 class _Sampling:
@@ -153,10 +156,10 @@ def _chosen(
     block: Block,
     transforms: tuple[Transform, ...],
 ) -> list[Tensor]:
-    """Log-softmax of each transform of the logits at the chosen tokens, float32 [N] each."""
+    """Log-softmax and logsumexp of each transform at the chosen tokens, float32 [2, N] each."""
     count, vocabulary = shape
     device = sampled.sequence.device
-    found = [torch.empty(count, dtype=torch.float32, device=device) for _ in transforms]
+    found = [torch.empty((2, count), dtype=torch.float32, device=device) for _ in transforms]
     for rows in _slices(count, block.rows):
         targets = sampled.sequence[sampled.positions(rows)]
         totals: list[list[Tensor]] = [[] for _ in transforms]
@@ -171,8 +174,9 @@ def _chosen(
                 totals[index].append(row_totals(scores))
                 picked = scores.gather(1, column).squeeze(1)
                 chosen[index] = torch.where(inside, picked, chosen[index])
-        for index, logprobs in enumerate(found):
-            logprobs[rows] = chosen[index] - torch.logsumexp(torch.stack(totals[index]), dim=0)
+        for index, (logprobs, total) in enumerate(found):
+            total[rows] = torch.logsumexp(torch.stack(totals[index]), dim=0)
+            logprobs[rows] = chosen[index] - total[rows]
     return found
 
 

@@ -48,5 +48,5 @@ def _better_by_onednn(inputs: Tensor, weight: Tensor) -> bool:
         and inputs.dtype == weight.dtype == torch.float32
         and inputs.shape[:-1].numel() >= LEAST_ROWS
         and not torch.is_grad_enabled()  # the operator is made for inference
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     )

@@ -7,7 +7,7 @@ from tests.support.tiny_qwen2 import random_sequences, tiny_qwen2
 from windrow.engine.forward import InvalidSequence
 from windrow.engine.verification import ModelVerifier, Question
 from windrow.kernels.logprobs import CPU_BLOCK
-from windrow.kernels.sketch import activation_sketches
+from windrow.kernels.sketch import activation_sketches, sketch_margins
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.prf import sketch_coefficients
 
@@ -41,9 +41,11 @@ def test_measures_equal_one_plain_pass_per_rollout() -> None:
         states, logits = output.hidden_states[-1][0], output.logits[0].float()
         assert len(found.sketches) == len(question.coefficients)
         for own, coefficients in zip(found.sketches, question.coefficients, strict=True):
-            plain = activation_sketches(states[first:], torch.tensor(coefficients)).numpy()
+            plain = activation_sketches(states, torch.tensor(coefficients)).numpy()
             assert np.mean(own == plain) > 0.9  # padding may move one over a bucket edge
+        np.testing.assert_allclose(found.margins, sketch_margins(states), atol=1e-4)
         at = torch.arange(first, len(tokens))
+        np.testing.assert_allclose(found.totals, logits[at - 1].logsumexp(-1), atol=2e-5)
         logprobs = logits.log_softmax(-1)[at - 1, tokens[at]]
         np.testing.assert_allclose(found.logprobs, logprobs, atol=2e-5)
         np.testing.assert_allclose(
@@ -76,7 +78,7 @@ def test_recorded_sub_batches_give_the_same_bits() -> None:
     for first, second in zip(halved.rollouts, again.rollouts, strict=True):
         assert first is not None
         assert second is not None
-        for name in ("logprobs", "probabilities"):
+        for name in ("margins", "logprobs", "totals", "probabilities"):
             assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
         assert np.array_equal(first.sketches, second.sketches)
         assert first.eos_probability == second.eos_probability
