@@ -51,7 +51,7 @@ def test_silence_is_an_error_and_ends(net: Network) -> None:
     for ask in (chain.block, chain.metagraph, chain.commitments, lambda: chain.registered(MINER)):
         with pytest.raises(ChainSilent, match=r"silent for .* at ws://127\.0\.0\.1"):
             ask()
-        time.sleep(0.21)
+        time.sleep(0.41)
     assert net.node.connections > 3
     net.node.silent = False
     net.advance(25)
@@ -108,7 +108,7 @@ def test_a_cut_connection_is_made_again(net: Network) -> None:
     with pytest.raises(ChainSilent):
         chain.block()
     net.node.start()
-    time.sleep(0.21)
+    time.sleep(0.41)
     assert chain.block() == WINDOW + 2
     assert net.node.connections >= 2
 

@@ -52,7 +52,7 @@ class Network:
 
     def chain(self, *fallbacks: str, uri: str = "//Windrow", **options: Any) -> BittensorChain:
         """A live chain that gives up soon; options of the connection or of the chain."""
-        quick = {"call_timeout": 1.0, "patience": 0.2, "backoff": 0.02, "probe": 0.2}
+        quick = {"call_timeout": 1.0, "patience": 0.2, "backoff": 0.02, "probe": 0.4}
         given = {name: options.pop(name, value) for name, value in quick.items()}
         where = endpoints("custom", self.node.url, fallbacks)
         wallet = DevelopmentWallet(Secret(uri))
