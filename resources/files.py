@@ -54,18 +54,19 @@ def published(path: Path, *, replace: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             if replace:
                 temporary.replace(path)
             else:
                 # A hard link, unlike a rename, refuses a name that is taken.
                 path.hardlink_to(temporary)
-            _flush(path.parent)
+            flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -79,7 +79,8 @@ class BucketLake:
         if access.endpoint is not None:
             url = urlsplit(access.endpoint)
             values["endpoint"] = url.netloc
-            options += ", ENDPOINT $endpoint, URL_STYLE 'path'"
+            style = "path" if access.in_path else "vhost"
+            options += f", ENDPOINT $endpoint, URL_STYLE '{style}'"
             options += f", USE_SSL {str(url.scheme == 'https').lower()}"
         connection.execute(f"CREATE SECRET lake ({options})", values)
 

@@ -4,121 +4,71 @@ import contextlib
 import mmap
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
     PermissionDeniedError,
+    PreconditionError,
     UnauthenticatedError,
 )
 from obstore.store import LocalStore
 from obstore.store import ObjectStore as ObstoreStore
 
-from windrow import WindrowError
-from windrow.resources.files import FULL, REFUSED, naming_disk_errors, published
+from windrow.resources.downloads import downloading
+from windrow.resources.files import FULL, REFUSED, naming_disk_errors
+from windrow.resources.objects import (
+    BucketFull,
+    BucketMissing,
+    BucketRefused,
+    BucketUnavailable,
+    InvalidKey,
+    NotStoredInTime,
+    ObjectChanged,
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStore,
+    ObjectStoreError,
+    ObjectTooLarge,
+    check_key,
+)
 from windrow.resources.setting_values import bucket as bucket_path
 
-MAX_KEY_BYTES = 1024
-# A file name holds 255 bytes, and a folder bucket adds "#<n>" while it writes.
-MAX_SEGMENT_BYTES = 240
-_SEGMENT = re.compile(rf"[A-Za-z0-9_.=@+,:~!$&'() -]{{1,{MAX_SEGMENT_BYTES}}}", re.ASCII)
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
-STREAM_BYTES = 8 * 1024 * 1024
+    from windrow.resources.s3_access import S3Access
 
+__all__ = [
+    "Bucket",
+    "BucketFull",
+    "BucketMissing",
+    "BucketRefused",
+    "BucketUnavailable",
+    "InvalidKey",
+    "NotStoredInTime",
+    "ObjectChanged",
+    "ObjectExists",
+    "ObjectInfo",
+    "ObjectMissing",
+    "ObjectStore",
+    "ObjectStoreError",
+    "ObjectTooLarge",
+    "check_key",
+    "open_bucket",
+]
 
-class ObjectStoreError(WindrowError):
-    """A bucket did not do what was asked."""
+T = TypeVar("T")
+Content = bytes | mmap.mmap
 
-
-class InvalidKey(ObjectStoreError):
-    """A key that could leave the bucket, or that some store cannot hold."""
-
-
-class ObjectMissing(ObjectStoreError):
-    """No object has this key."""
-
-
-class ObjectExists(ObjectStoreError):
-    """A conditional create found an object already there."""
-
-
-class ObjectTooLarge(ObjectStoreError):
-    """An object is larger than the reader allows."""
-
-
-class BucketRefused(ObjectStoreError):
-    """The bucket does not allow the operation: credentials, permissions or read-only."""
-
-
-class BucketFull(ObjectStoreError):
-    """The bucket has no room left."""
-
-
-class BucketUnavailable(ObjectStoreError):
-    """The bucket cannot be reached or failed in a way that has no name of its own."""
-
-
-@dataclass(frozen=True)
-class ObjectInfo:
-    """size in bytes; last_modified in unix seconds, by the bucket's own clock."""
-
-    key: str
-    size: int
-    last_modified: float
-    etag: str | None
-
-
-class ObjectStore(Protocol):
-    """A bucket. Every method raises a subclass of ObjectStoreError; a key is checked first."""
-
-    def put(self, key: str, data: bytes, *, create: bool = False) -> ObjectInfo:
-        """Store bytes; with create, raise ObjectExists rather than replace an object."""
-        ...
-
-    def put_file(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
-        """As put, from a file, without reading it into memory."""
-        ...
-
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """The whole object. Raises ObjectTooLarge before reading more than max_bytes."""
-        ...
-
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
-        """Stream the object into a file that appears whole; an older file there is replaced."""
-        ...
-
-    def head(self, key: str) -> ObjectInfo | None:
-        """What is known of an object, or None."""
-        ...
-
-    def list(self, prefix: str = "", *, start_after: str = "") -> list[ObjectInfo]:
-        """Objects whose key starts with prefix and sorts after start_after, sorted by key."""
-        ...
-
-    def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
-        ...
-
-
-def check_key(key: str) -> str:
-    """A key that means the same in every store. Raises InvalidKey.
-
-    Segments joined by "/", of ASCII letters, digits and ``_.=@+,:~!$&'() -``; none is "." or "..".
-    """
-    segments = key.split("/")
-    if len(key) > MAX_KEY_BYTES or not all(
-        _SEGMENT.fullmatch(segment) and segment not in {".", ".."} for segment in segments
-    ):
-        raise InvalidKey(
-            f"{key[:100]!a} is not an object key: use segments joined by '/', none empty, "
-            f"'.' or '..', of letters, digits and _.=@+,:~!$&'() -, {MAX_KEY_BYTES} bytes in all."
-        )
-    return key
+STREAM_BYTES = 1024 * 1024
+# An HTTP answer that repeating the request does not change.
+_FINAL_STATUS = re.compile(r"status code: (4(?!08|25|29)\d\d)")
 
 
 class Bucket:
@@ -132,55 +82,56 @@ class Bucket:
     def __repr__(self) -> str:
         return f"Bucket({self.name!r})"
 
-    def put(self, key: str, data: bytes, *, create: bool = False) -> ObjectInfo:
-        return self._put(check_key(key), data, create)
+    def put(
+        self, key: str, data: bytes, *, create: bool = False, within: float | None = None
+    ) -> ObjectInfo:
+        return self._put(check_key(key), data, create, within)
 
-    def put_file(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
+    def put_file(
+        self, key: str, path: Path, *, create: bool = False, within: float | None = None
+    ) -> ObjectInfo:
         check_key(key)
         with contextlib.ExitStack() as stack:
             with naming_disk_errors(path):
                 file = stack.enter_context(path.open("rb"))
-            content: Any = path
-            if create:
-                # obstore reads the file of a conditional put whole; a map takes no memory.
-                empty = os.fstat(file.fileno()).st_size == 0
-                content = (
-                    b""
-                    if empty
-                    else stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-                )
-            return self._put(key, content, create)
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                return self._put(key, b"", create, within)
+            # obstore reads a file that it sends in one piece whole; a map takes no memory.
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return self._put(key, stack.enter_context(content), create, within)
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        with self._errors("read", check_key(key)):
-            result = obstore.get(self._store, key)
-            self._check_size(key, result.meta["size"], max_bytes)
-            return bytes(result.bytes())
+        check_key(key)
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
-        with self._errors("read", check_key(key)):
-            result = obstore.get(self._store, key)
-        info = _info(result.meta)
+        def attempt() -> bytes:
+            with self._errors("read", key):
+                result = obstore.get(self._store, key)
+                self._check_size(key, result.meta["size"], max_bytes)
+                return bytes(result.bytes())
+
+        return self._try(attempt)
+
+    def get_to_file(
+        self, key: str, path: Path, *, max_bytes: int | None = None, resume: bool = False
+    ) -> ObjectInfo:
+        check_key(key)
+        info = self._known(key)
         self._check_size(key, info.size, max_bytes)
-        with published(path, replace=True) as temporary, temporary.open("wb") as file:
-            chunks = iter(result.stream(min_chunk_size=STREAM_BYTES))
-            while True:
-                with self._errors("read", key):
-                    chunk = next(chunks, None)
-                if chunk is None:
-                    break
-                file.write(chunk)
-            if file.tell() != info.size:
-                raise BucketUnavailable(
-                    f"{self.name}/{key} ended after {file.tell()} of {info.size} bytes. Fetch it "
-                    "again."
-                )
+        version = f"{info.etag} {info.last_modified}"
+        with downloading(path, version, info.size, resume=resume) as file:
+            self._try(lambda: self._continue(key, info, file), file.tell)
         return info
 
     def head(self, key: str) -> ObjectInfo | None:
-        try:
-            with self._errors("look up", check_key(key)):
+        check_key(key)
+
+        def attempt() -> ObjectInfo:
+            with self._errors("look up", key):
                 return _info(obstore.head(self._store, key))
+
+        try:
+            return self._try(attempt)
         except ObjectMissing:
             return None
 
@@ -189,30 +140,86 @@ class Bucket:
         folder = prefix.rpartition("/")[0]
         if folder:
             check_key(folder)
-        with self._errors("list", prefix):
-            pages = obstore.list(
-                self._store, folder or None, offset=start_after or None, chunk_size=1000
-            )
-            found = [_info(meta) for page in pages for meta in page]
+
+        def attempt() -> list[ObjectInfo]:
+            with self._errors("list", prefix):
+                pages = obstore.list(
+                    self._store, folder or None, offset=start_after or None, chunk_size=1000
+                )
+                return [_info(meta) for page in pages for meta in page]
+
+        found = self._try(attempt)
         return sorted(
             (info for info in found if info.key.startswith(prefix) and info.key > start_after),
             key=lambda info: info.key,
         )
 
     def delete(self, key: str) -> None:
-        with contextlib.suppress(ObjectMissing), self._errors("delete", check_key(key)):
-            obstore.delete(self._store, key)
+        check_key(key)
 
-    def _put(self, key: str, content: Any, create: bool) -> ObjectInfo:
+        def attempt() -> None:
+            with self._errors("delete", key):
+                obstore.delete(self._store, key)
+
+        with contextlib.suppress(ObjectMissing):
+            self._try(attempt)
+
+    def _try(self, attempt: Callable[[], T], progress: Callable[[], int] = int) -> T:  # noqa: ARG002
+        """What the attempt returns; a bucket behind a network repeats one that failed.
+
+        progress: grows while attempts get on, as a download does that goes on where it stopped.
+        """
+        return attempt()
+
+    def _put(
+        self,
+        key: str,
+        content: Content,
+        create: bool,
+        within: float | None,  # noqa: ARG002
+    ) -> ObjectInfo:
         with self._errors("write", key):
             obstore.put(self._store, key, content, mode="create" if create else "overwrite")
-            return _info(obstore.head(self._store, key))
+        return self._known(key)
+
+    def _known(self, key: str) -> ObjectInfo:
+        """As head. Raises ObjectMissing."""
+        info = self.head(key)
+        if info is None:
+            raise ObjectMissing(f"Cannot read {self.name}/{key}: no such object.")
+        return info
+
+    def _continue(self, key: str, info: ObjectInfo, file: BinaryIO) -> None:
+        """Append what is still missing of an object to a file."""
+        position = file.tell()
+        if position == info.size:
+            return
+        options: GetOptions = {"if_match": info.etag} if info.etag else {}
+        if position:
+            options["range"] = {"offset": position}
+        with self._errors("read", key):
+            result = obstore.get(self._store, key, options=options)
+        chunks = iter(result.stream(min_chunk_size=STREAM_BYTES))
+        while True:
+            with self._errors("read", key):
+                chunk = next(chunks, None)
+            if chunk is None:
+                break
+            file.write(chunk)
+        if file.tell() != info.size:
+            raise BucketUnavailable(
+                f"{self.name}/{key} ended after {file.tell()} of {info.size} bytes. Fetch it again."
+            )
 
     def _check_size(self, key: str, size: int, max_bytes: int | None) -> None:
         if max_bytes is not None and size > max_bytes:
             raise ObjectTooLarge(
                 f"{self.name}/{key} has {size} bytes, more than the {max_bytes} allowed here."
             )
+
+    def _reason(self, error: BaseException) -> str:
+        """What a store said, in one line."""
+        return str(error).partition("\n")[0]
 
     @contextlib.contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
@@ -223,32 +230,47 @@ class Bucket:
 
     def _raise_named(self, verb: str, key: str, error: BaseError | OSError) -> NoReturn:
         where = f"Cannot {verb} {self.name}/{key}"
-        reason = str(error).partition("\n")[0]
+        reason = self._reason(error)
         # obstore keeps the system's error number only in its text.
         number = re.search(r"\(os error (\d+)\)", reason)
         code = int(number[1]) if number else None
         if isinstance(error, AlreadyExistsError):
             raise ObjectExists(f"{where}: an object is already there.") from error
+        if "NoSuchBucket" in reason:
+            raise BucketMissing(f"{where}: there is no bucket of this name.") from error
+        if "NoSuchUpload" in reason:
+            # Its parts were put together by an attempt whose answer was lost, or are gone.
+            raise BucketUnavailable(f"{where}: {reason}. Look whether it is there.") from error
         if isinstance(error, FileNotFoundError):
             raise ObjectMissing(f"{where}: no such object.") from error
+        if isinstance(error, PreconditionError):
+            raise ObjectChanged(f"{where}: it was replaced meanwhile. Read it again.") from error
         if code in FULL:
             raise BucketFull(
                 f"{where}: the bucket is full ({reason}). Nothing was stored; make room and run "
                 "again."
             ) from error
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or code in REFUSED:
+        if (
+            isinstance(error, PermissionDeniedError | UnauthenticatedError)
+            or code in REFUSED
+            or _FINAL_STATUS.search(reason)
+        ):
             raise BucketRefused(
                 f"{where}: the bucket refuses it ({reason}). Check its permissions or credentials."
             ) from error
         raise BucketUnavailable(f"{where}: {reason}. Check that the bucket is there.") from error
 
 
-def open_bucket(location: str | Path) -> Bucket:
-    """The bucket at a folder or a file:// URL; the folder is made when missing.
+def open_bucket(location: str | Path, access: "S3Access | None" = None) -> Bucket:
+    """The bucket at a folder, a file:// URL or, with access, s3://BUCKET[/PREFIX].
 
-    Raises ObjectStoreError for any other URL (s3:// is not supported yet), BucketRefused when the
-    folder cannot be made.
+    A folder is made when missing. Raises ObjectStoreError for any other URL, BucketRefused when
+    the folder cannot be made.
     """
+    if str(location).startswith("s3://"):
+        from windrow.resources.s3_bucket import open_s3
+
+        return open_s3(str(location), access)
     try:
         folder = Path(bucket_path(str(location)))
     except ValueError as error:

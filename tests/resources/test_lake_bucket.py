@@ -1,11 +1,9 @@
 """A lake in a bucket: the same answers, and nothing else in reach."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support.lake_rows import rows_of
-from tests.support.radosgw import KEY_ID, SECRET, make_bucket, missing, s3_server
+from tests.support.radosgw import KEY_ID, SECRET, make_bucket
 from windrow.pipelines.commands.named_queries import named_queries
 from windrow.resources.lake import Lake
 from windrow.resources.lake_bucket import BucketLake
@@ -56,15 +54,7 @@ def test_a_server_that_cannot_be_reached_is_named_without_the_secret() -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if missing():
-        pytest.skip(f"not installed: {missing()}")
-    with s3_server(tmp_path_factory.mktemp("radosgw")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def lakes(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, BucketLake]:
+def lakes(radosgw: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, BucketLake]:
     """A lake with a merged day and a window that is not merged, and its copy in a bucket."""
     lake = Lake(tmp_path_factory.mktemp("lakes") / "lake")
     for window in (0, 30, DAY):
@@ -73,14 +63,14 @@ def lakes(server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, 
             lake.write("verdicts", window, name, rows)
             lake.write("faults", window, name, rows_of("faults", window, 2, hotkey=name))
     lake.compact(before=DAY, grace_seconds=0)
-    bucket = make_bucket("bucket", server)
-    bucket.put_object(Bucket="bucket", Key="some/secret.txt", Body=b"hunter2")
+    bucket = make_bucket("lakes", radosgw)
+    bucket.put_object(Bucket="lakes", Key="some/secret.txt", Body=b"hunter2")
     for path in lake.root.rglob("*"):
         if path.is_file():
             key = f"some/lake/{path.relative_to(lake.root)}"
-            bucket.put_object(Bucket="bucket", Key=key, Body=path.read_bytes())
-    access = S3Access.from_environment(KEYS | {"AWS_ENDPOINT_URL": server})
-    return lake, BucketLake("s3://bucket/some/lake", access)
+            bucket.put_object(Bucket="lakes", Key=key, Body=path.read_bytes())
+    access = S3Access.from_environment(KEYS | {"AWS_ENDPOINT_URL": radosgw})
+    return lake, BucketLake("s3://lakes/some/lake", access)
 
 
 @pytest.mark.live
@@ -99,33 +89,33 @@ def test_a_copied_lake_gives_the_same_answers(lakes: tuple[Lake, BucketLake]) ->
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT * FROM read_text('s3://bucket/some/secret.txt')",
+        "SELECT * FROM read_text('s3://lakes/some/secret.txt')",
         "SELECT * FROM read_text('/etc/hostname')",
-        "SELECT * FROM read_text('{server}/bucket/some/secret.txt')",
-        "COPY (SELECT 1) TO 's3://bucket/some/lake/x.csv'",
+        "SELECT * FROM read_text('{server}/lakes/some/secret.txt')",
+        "COPY (SELECT 1) TO 's3://lakes/some/lake/x.csv'",
         "SELECT * FROM duckdb_secrets(redact=false)",
         "DROP VIEW faults",
         "SELECT 1; SELECT 2",
     ],
 )
 def test_a_query_reaches_nothing_but_the_lake(
-    lakes: tuple[Lake, BucketLake], server: str, sql: str
+    lakes: tuple[Lake, BucketLake], radosgw: str, sql: str
 ) -> None:
     with pytest.raises((QueryRefused, QueryFailed)):
-        lakes[1].query(sql.format(server=server))
+        lakes[1].query(sql.format(server=radosgw))
     secrets = lakes[1].query("SELECT * FROM duckdb_secrets()")
     assert SECRET not in str(secrets.to_pylist())
 
 
 @pytest.mark.live
 def test_wrong_keys_and_other_folders_hold_no_lake(
-    lakes: tuple[Lake, BucketLake], server: str
+    lakes: tuple[Lake, BucketLake], radosgw: str
 ) -> None:
-    wrong = KEYS | {"AWS_ENDPOINT_URL": server, "AWS_SECRET_ACCESS_KEY": "a wrong secret"}
-    right = KEYS | {"AWS_ENDPOINT_URL": server}
+    wrong = KEYS | {"AWS_ENDPOINT_URL": radosgw, "AWS_SECRET_ACCESS_KEY": "a wrong secret"}
+    right = KEYS | {"AWS_ENDPOINT_URL": radosgw}
     for url, environment in (
-        ("s3://bucket/some/lake", wrong),
-        ("s3://bucket/elsewhere", right),
+        ("s3://lakes/some/lake", wrong),
+        ("s3://lakes/elsewhere", right),
         ("s3://nobucket/some/lake", right),
     ):
         with pytest.raises(LakeError, match="no readable lake") as raised:

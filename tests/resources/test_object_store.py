@@ -62,7 +62,7 @@ def test_a_file_url_names_the_same_bucket(bucket: Bucket, tmp_path: Path) -> Non
 
 def test_other_urls_are_refused_by_name() -> None:
     with pytest.raises(ObjectStoreError, match="not supported yet"):
-        open_bucket("s3://bucket/x")
+        open_bucket("gs://bucket/x")
 
 
 @pytest.mark.parametrize("size", [0, 5, 12_000_000])

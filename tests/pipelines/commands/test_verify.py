@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.pipelines.demonstrated import Demonstrated
-from tests.support.radosgw import KEY_ID, SECRET, make_bucket, missing, s3_server
+from tests.support.radosgw import KEY_ID, SECRET, make_bucket
 from windrow.networks.grail.window_file import read_window_file
 from windrow.networks.grail.windows import window_start
 from windrow.pipelines.cli import app
@@ -26,7 +26,8 @@ from windrow.pipelines.commands.verify import (
 )
 from windrow.pipelines.embedded import embedded_chain
 from windrow.resources.object_store import ObjectExists
-from windrow.resources.s3_access import S3Access, s3_bucket
+from windrow.resources.s3_access import S3Access
+from windrow.resources.s3_bucket import s3_bucket
 
 
 @pytest.fixture(autouse=True)
@@ -266,30 +267,25 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, object]) -> No
 
 @pytest.mark.live
 def test_a_file_in_a_real_s3_server_is_verified(
-    demonstrated: Demonstrated,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
+    demonstrated: Demonstrated, monkeypatch: pytest.MonkeyPatch, radosgw: str
 ) -> None:
-    if missing():
-        pytest.skip(f"not installed: {missing()}")
     file = demonstrated.file(demonstrated.own)
-    with s3_server(tmp_path_factory.mktemp("radosgw")) as url:
-        access = {
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_ENDPOINT_URL": url,
-        }
-        for name, value in access.items():
-            monkeypatch.setenv(name, value)
-        make_bucket("windows", url)
-        bucket = s3_bucket("windows", S3Access.from_environment(access))
-        key = f"grail/windows/{file.name}"
+    access = {
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ENDPOINT_URL": radosgw,
+    }
+    for name, value in access.items():
+        monkeypatch.setenv(name, value)
+    make_bucket("windows", radosgw)
+    bucket = s3_bucket("windows", S3Access.from_environment(access))
+    key = f"grail/windows/{file.name}"
+    bucket.put_file(key, file, create=True)
+    with pytest.raises(ObjectExists):
         bucket.put_file(key, file, create=True)
-        with pytest.raises(ObjectExists):
-            bucket.put_file(key, file, create=True)
-        ended = windrow(f"s3://windows/{key}", "--json")
-        assert ended.exit_code == 0, ended.output
-        assert json.loads(ended.output)["files"][0]["network_verdict"] == "accepted"
-        gone = windrow(f"s3://windows/{key}.not", "--json")
-        assert gone.exit_code == 2
-        assert SECRET not in ended.output + gone.output
+    ended = windrow(f"s3://windows/{key}", "--json")
+    assert ended.exit_code == 0, ended.output
+    assert json.loads(ended.output)["files"][0]["network_verdict"] == "accepted"
+    gone = windrow(f"s3://windows/{key}.not", "--json")
+    assert gone.exit_code == 2
+    assert SECRET not in ended.output + gone.output

@@ -1,0 +1,70 @@
+"""What tests of several folders share: S3 servers, and a proxy before them that fails when told."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.support.flaky_proxy import FlakyProxy, flaky_proxy
+from tests.support.radosgw import (
+    KEY_ID,
+    READ_KEY_ID,
+    READ_SECRET,
+    SECRET,
+    make_bucket,
+    missing,
+    s3_server,
+)
+from tests.support.small_s3 import small_s3
+from windrow.resources.s3_access import S3Access
+from windrow.resources.s3_bucket import S3Bucket
+from windrow.resources.secret import Secret
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class S3Place:
+    """A new, empty bucket on a server. proxy: before the server; url: the server itself."""
+
+    url: str
+    bucket: str
+    proxy: FlakyProxy
+
+    def access(self, *, read_only: bool = False, url: str | None = None) -> S3Access:
+        key_id, secret = (READ_KEY_ID, READ_SECRET) if read_only else (KEY_ID, SECRET)
+        return S3Access(key_id, Secret(secret), None, "us-east-1", url or self.proxy.url)
+
+    def open(self, *, read_only: bool = False, **options: Any) -> S3Bucket:
+        """The bucket, through the proxy."""
+        given = {"read_seconds": 5.0, **options}
+        return S3Bucket(self.bucket, self.access(read_only=read_only), **given)
+
+    def direct(self) -> S3Bucket:
+        """The bucket, past the proxy."""
+        return S3Bucket(self.bucket, self.access(url=self.url), read_seconds=5.0)
+
+
+@pytest.fixture(scope="session")
+def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real S3 server, one for all tests."""
+    if missing():
+        pytest.skip(f"not installed: {missing()}")
+    with s3_server(tmp_path_factory.mktemp("radosgw")) as url:
+        yield url
+
+
+@pytest.fixture(params=["small", pytest.param("radosgw", marks=pytest.mark.live)])
+def s3(request: pytest.FixtureRequest) -> Iterator[S3Place]:
+    """A bucket on the small server and, in live tests, on the real one."""
+    name = f"bucket-{next(_numbers)}"
+    if request.param == "small":
+        with small_s3(name) as server, flaky_proxy(server.url) as proxy:
+            yield S3Place(server.url, name, proxy)
+        return
+    url = request.getfixturevalue("radosgw")
+    make_bucket(name, url, read_by="reader")
+    with flaky_proxy(url) as proxy:
+        yield S3Place(url, name, proxy)
