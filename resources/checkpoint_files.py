@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 
 from windrow import WindrowError
 from windrow.networks.grail.checkpoint import CheckpointMetadata
-from windrow.networks.grail.commit import verify_signature
 from windrow.networks.grail.delta import weights_digest
+from windrow.networks.signatures import verify_signature
 from windrow.resources.file_digests import digest_once
 from windrow.resources.stored_tensors import StoredTensor, mapped, tensors_of
 

@@ -3,11 +3,10 @@
 import hashlib
 from typing import Final
 
-from bittensor_core import Keypair
-
 from windrow import WindrowError
 from windrow.networks.grail.constants import ACCEPTED_PROOF_VERSIONS
 from windrow.networks.grail.prf import MalformedRandomness, normalise_hex
+from windrow.networks.signatures import verify_signature
 
 DOMAIN: Final = b"grail-commit-v1"
 
@@ -95,15 +94,3 @@ def row_signature_valid(challenge: str, hotkey: str, signature: str) -> bool:
     except UnicodeEncodeError:
         return False
     return verify_signature(hotkey, message, signature)
-
-
-def verify_signature(hotkey: str, message: bytes, signature: str) -> bool:
-    """Whether the hex text is ``hotkey``'s sr25519 signature of a message; never raises.
-
-    hotkey: SS58 address. signature: 64 bytes as hex, spaces allowed, ``0x`` not. A signature over
-    ``<Bytes>message</Bytes>``, as wallets make them, also passes (§5.2).
-    """
-    try:
-        return bool(Keypair(ss58_address=hotkey).verify(message, bytes.fromhex(signature)))
-    except ValueError:  # not hex, not 64 bytes or no SS58 address
-        return False

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from windrow.networks.compute_subnet import access, machines, shared_state
 from windrow.networks.compute_subnet.credentials import unwrap, wrap
-from windrow.networks.grail.commit import verify_signature
+from windrow.networks.signatures import verify_signature
 
 from .framework import Case, VectorFile, handles
 

@@ -20,7 +20,7 @@ from windrow.networks.grail.checkpoint import (
     missing_fields,
     parse_ready_key,
 )
-from windrow.networks.grail.commit import verify_signature
+from windrow.networks.signatures import verify_signature
 from windrow.resources.checkpoint_files import (
     SIGNATURE,
     CheckpointError,

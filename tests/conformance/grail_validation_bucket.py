@@ -24,9 +24,9 @@ from windrow.networks.grail.checkpoint import (
     retained_windows,
     select_ready,
 )
-from windrow.networks.grail.commit import verify_signature
 from windrow.networks.grail.delta import weights_digest
 from windrow.networks.grail.retention import Inventory, checkpoint_window
+from windrow.networks.signatures import verify_signature
 from windrow.resources.checkpoint_files import (
     SIGNATURE,
     MissingCheckpointFile,

@@ -23,7 +23,7 @@ from windrow.networks.grail.validation.schema import check_schema
 from windrow.networks.grail.validation.verdicts import HARD_CHECKS
 from windrow.networks.grail.window_file import WindowFile, WindowHeader, read_window_file
 from windrow.networks.grail.window_guards import WindowFileError
-from windrow.networks.grail.window_schema import WIRE_SCHEMA, wire_to_flat
+from windrow.networks.grail.window_schema import WIRE_SCHEMA, wire_to_read
 
 from ._validation_values import load
 from ._verdict_environments import (
@@ -135,9 +135,9 @@ def one_row_file(vectors: Data, case: Data) -> WindowFile | None:
         wire = pa.RecordBatch.from_pylist([row], WIRE_SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return None
-    flat, irregular = wire_to_flat(wire)
+    rows, irregular = wire_to_read(wire)
     header = WindowHeader(vectors["prover_address"], 0, None, None, None, 1)
-    return WindowFile(header, pa.Table.from_batches([flat]), tuple(irregular))
+    return WindowFile(header, pa.Table.from_batches([rows]), tuple(irregular))
 
 
 @handles("grail/verdicts_file.json", uses=("grail/windows/*.parquet", *MODEL_CASES))

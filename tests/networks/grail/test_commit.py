@@ -11,8 +11,8 @@ from windrow.networks.grail.commit import (
     commit_signature_valid,
     outer_challenge,
     row_signature_valid,
-    verify_signature,
 )
+from windrow.networks.signatures import verify_signature
 
 ALICE = Keypair.create_from_uri("//Alice")
 HASH = bytes(32)

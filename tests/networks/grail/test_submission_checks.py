@@ -14,7 +14,7 @@ from tests.support.window_rollouts import (
     signed,
     window_rollouts,
 )
-from windrow.networks.grail.commitments import decode_spaced
+from windrow.networks.grail.commitments import check_spaced
 from windrow.networks.grail.constants import MAX_FILE_BYTES, MIN_FILE_BYTES
 from windrow.networks.grail.rollout_checks import LARGEST_SKETCH, MissingReference
 from windrow.networks.grail.submission_checks import (
@@ -331,14 +331,14 @@ def test_structure_is_reported_once_for_each_place(good: pa.Table) -> None:
 def test_irregular_commitments_are_judged_by_their_text(good: pa.Table) -> None:
     sketches = good["sketches"][ROW].as_py()
     entries = ", ".join(f'{{"sketch": {s}, "x": 1}}' for s in sketches)
-    problem = decode_spaced(pa.array([f"[{entries}]"])).irregular[0]
+    problem = check_spaced(pa.array([f"[{entries}]"])).irregular[0]
     irregular = (IrregularText(ROW, "sketches", problem),)
     # The signature covers the sketches alone, so it fails for the text with other keys.
     assert found(broken(good, irregular=irregular)) == {
         ("rollout", ROW, "json_text", "strict"),
         ("rollout", ROW, "proof_valid", "ban"),
     }
-    undecodable = decode_spaced(pa.array(["["])).irregular[0]
+    undecodable = check_spaced(pa.array(["["])).irregular[0]
     rollouts = altered(good, ROW, sketches=None)
     violations = found(broken(rollouts, irregular=(IrregularText(ROW, "sketches", undecodable),)))
     assert ("rollout", ROW, "json_text", "ignored") in violations

@@ -15,7 +15,12 @@ from windrow.networks.grail.window_file import (
     write_window_file,
 )
 from windrow.networks.grail.window_guards import IncompleteRollouts, MistypedWindowFile
-from windrow.networks.grail.window_schema import FLAT_SCHEMA, WIRE_SCHEMA
+from windrow.networks.grail.window_schema import (
+    FLAT_SCHEMA,
+    READ_SCHEMA,
+    WIRE_SCHEMA,
+    with_sketches,
+)
 
 
 def written(rollouts: pa.Table) -> bytes:
@@ -66,7 +71,9 @@ def test_rows_arrive_in_batches_of_the_size_asked_for() -> None:
     reader = open_window_file(written(rollouts))
     sizes = [batch.num_rows for batch in reader.batches(12)]
     assert sizes == [12, 12, 8]
-    assert pa.Table.from_batches(reader.batches(3)).equals(rollouts)
+    rows = pa.Table.from_batches(reader.batches(3))
+    assert rows.schema.equals(READ_SCHEMA)
+    assert with_sketches(rows).equals(rollouts)
 
 
 @pytest.mark.parametrize("randomness", ['a"b\\', "é\n", "", " ", "\ud7ff\U0001f600", "0xab"])

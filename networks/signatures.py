@@ -1,0 +1,15 @@
+"""sr25519 signatures, which all the networks of Bittensor share."""
+
+from bittensor_core import Keypair
+
+
+def verify_signature(hotkey: str, message: bytes, signature: str) -> bool:
+    """Whether the hex text is ``hotkey``'s sr25519 signature of a message; never raises.
+
+    hotkey: SS58 address. signature: 64 bytes as hex, spaces allowed, ``0x`` not. A signature over
+    ``<Bytes>message</Bytes>``, as wallets make them, also passes (grail-protocol §5.2).
+    """
+    try:
+        return bool(Keypair(ss58_address=hotkey).verify(message, bytes.fromhex(signature)))
+    except ValueError:  # not hex, not 64 bytes or no SS58 address
+        return False
