@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.soundness.provers import Proofs, prove, prove_while_decoding
+from benchmarks.soundness.provers import Proofs, prove, prove_plainly, prove_while_decoding
 from benchmarks.soundness.world import Rollouts, World, threads, with_eager_attention
 
 ALONE = "one sequence a pass, no padding"
@@ -31,6 +31,8 @@ def drifts(world: World, rollouts: Rollouts) -> Iterator[Drift]:
         yield Drift("3 sequences a pass, last first", dtype, backwards)
         decoded = prove_while_decoding(world, model, rollouts)
         yield Drift("decoding token by token with a key-value cache", dtype, decoded)
+        plain = prove_plainly(world, model, rollouts)
+        yield Drift("one sequence a pass, torch's own log-softmax", dtype, plain)
         eager = prove(world, with_eager_attention(model), rollouts)
         yield Drift("eager attention instead of sdpa", dtype, eager)
     with threads(2):

@@ -128,6 +128,29 @@ def as_proofs(rollouts: Rollouts, measures: Sequence[RolloutMeasure | None]) -> 
 
 
 @torch.inference_mode()
+def prove_plainly(world: World, model: Any, rollouts: Rollouts) -> Proofs:
+    """Proofs as the network words them: the model's own logits, and torch's log-softmax of them.
+
+    None of Windrow's own arithmetic takes part but that of the sketches.
+    """
+    coefficients = torch.tensor(sketch_coefficients(world.randomness))
+    made: dict[bytes, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+    for sequence, prompt in zip(rollouts.sequences, rollouts.prompt_lengths, strict=True):
+        if sequence.tobytes() in made:
+            continue
+        tokens = torch.from_numpy(sequence.astype(np.int64))
+        output = model(tokens[None], output_hidden_states=True)
+        logprobs = output.logits[0].float().log_softmax(-1)[prompt - 1 : -1]
+        chosen = logprobs.gather(1, tokens[prompt:, None])[:, 0]
+        made[sequence.tobytes()] = (
+            activation_sketches(output.hidden_states[-1][0], coefficients).numpy().astype(np.int64),
+            np.concatenate([np.zeros(prompt, np.float32), chosen.numpy()]),
+        )
+    found = [made[sequence.tobytes()] for sequence in rollouts.sequences]
+    return tuple(sketches for sketches, _ in found), tuple(logprobs for _, logprobs in found)
+
+
+@torch.inference_mode()
 def prove_while_decoding(world: World, model: Any, rollouts: Rollouts) -> Proofs:
     """Proofs from the states a generator sees: one token a step, keys and values cached."""
     coefficients = torch.tensor(sketch_coefficients(world.randomness))

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.soundness.markdown import percent, table
 from benchmarks.soundness.report_forged import HEADLINE, forged, limits_of_one, toploc
 from benchmarks.soundness.statistics import upper_bound
-from benchmarks.soundness.study import CALIBRATED, DEFAULT, Study
+from benchmarks.soundness.study import CALIBRATED, DEFAULT, FIRST_MINER, Study
 from windrow.engine.calibration import MARGIN
 from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
@@ -115,18 +115,28 @@ def _method(study: Study) -> Iterator[str]:
     )
     yield (
         f"Calibrated limits are {MARGIN:.0f} times the largest honest score of 64 rollouts that "
-        "are not judged here, within bounds (`engine/calibration.py`)."
+        "are not judged here, within bounds (`engine/calibration.py`). `sketch_drift` is the "
+        "relative change of one activation that the least explicable sketch takes, `logit_drift` "
+        "the change of logits, in nats, that the least explicable log-prob takes: both follow from "
+        "the verifier's own pass (`engine/proof_scores.py`). The other scores add up or average "
+        "what single tokens show."
     )
     yield ""
     groups = study.rollouts // ROLLOUTS_PER_GROUP
     yield (
-        "How far this goes: rules and limits were settled on the rollouts of other miners, in four "
-        "rounds (the last on a set kept back, which showed 16 honest rollouts of one group refused "
-        "for equal completions, and 16 of another accepted from int8 weights), with the same model "
-        "and forgeries; the rollouts of this page were drawn after that. Failures come a group at "
-        f"a time: counted by its {groups} groups, none seen means at most "
-        f"{upper_bound(0, groups):.1%} of groups. One small model on one kind of CPU says nothing "
-        "of the drift between GPUs."
+        "How far this goes: the model and the forgeries are the same that rules and limits were "
+        "settled with, on rollouts of other miners, in five rounds. The fourth was published from "
+        "miners 2000 to 2047: int8 weights passed in 1.04 % of rollouts (32 of 3,072), and 1 "
+        "honest rollout was refused under eager attention, because differences were judged by "
+        "their size alone. The fifth judges them by what explains them, and looks at the sketches "
+        "of prompts too; it was settled on miners 0 to 15 and on three rollouts of each of 2,000 "
+        "groups (miners 20000 to 20499), where it refused no honest rollout and accepted none made "
+        f"with int8 weights. The rollouts of this page, miners {FIRST_MINER} and up, were drawn "
+        "after that, once. Failures come a group at a time: counted by its "
+        f"{groups} groups, none seen means at most {upper_bound(0, groups):.1%} of groups. One "
+        "small model on one kind of CPU says nothing of the drift between GPUs, where the limits "
+        "have to be calibrated again. Sketches of the prompt count too, which the network never "
+        "compares: a prover that leaves them out, against the protocol's format, is refused."
     )
     yield ""
 
@@ -135,7 +145,7 @@ def _honest(study: Study) -> Iterator[str]:
     yield "## Honest drift"
     yield ""
     yield (
-        "The verifier runs 16 sequences at a time with sdpa attention, the prover as named. "
+        "The verifier runs several sequences at a time with sdpa attention, the prover as named. "
         "Refused: by the network's checks; by Windrow's other checks; by its proof check with "
         "calibrated and with default limits."
     )

@@ -11,7 +11,7 @@ HEADLINE = f"float32 {CALIBRATED}"
 HALF = f"bfloat16 {CALIBRATED}"
 HALF_DEFAULT = f"bfloat16 {DEFAULT}"
 SECTIONS = {
-    "sketches": "Sketches that are not of these tokens, this model and this window",
+    "sketches": "Sketches of the completion that are not of these tokens, model and window",
     "weights": "Other weights: sketches and log-probs by another model for the same tokens",
     "log-probs": "Log-probs",
     "tokens": "Tokens changed after sampling",

@@ -30,8 +30,9 @@ from windrow.engine.proof_scores import (
     ProofScores,
 )
 
-FIRST_MINER = 2000
-"""Miners 0 to 47 and 1000 to 1047 served to find the rules and limits, and are not judged again."""
+FIRST_MINER = 60_000
+"""Miners 0 to 47, 1000 to 1047, 2000 to 2047, 20000 to 20499 and 30000 to 30749 served to find the
+rules and limits, and are not judged again."""
 
 FULL_MINERS = 48
 QUICK_MINERS = 2

@@ -1,5 +1,6 @@
 """The study's own machinery, on one group of the demo's model."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,18 @@ import pytest
 from benchmarks.soundness.claims import Claims
 from benchmarks.soundness.forgeries.sketches import chosen_randomness
 from benchmarks.soundness.judging import judge, scores_of, within
-from benchmarks.soundness.provers import Oracle, as_proofs, prove_while_decoding
+from benchmarks.soundness.models import quantised
+from benchmarks.soundness.provers import (
+    Oracle,
+    Proofs,
+    as_proofs,
+    prove,
+    prove_plainly,
+    prove_while_decoding,
+)
 from benchmarks.soundness.statistics import lower_bound, upper_bound
-from benchmarks.soundness.world import World
+from benchmarks.soundness.world import World, with_eager_attention
+from windrow.engine.calibration import calibrate
 from windrow.engine.proof_scores import CONSERVATIVE
 
 LIMITS = CONSERVATIVE["float32"]
@@ -33,10 +43,11 @@ def honest(world: World, oracle: Oracle) -> Claims:
     return Claims(rollouts, *proofs, world.randomness, rollouts.miners)
 
 
-def test_honest_rollouts_pass_even_when_proved_while_decoding(
-    world: World, oracle: Oracle, honest: Claims
+@pytest.mark.parametrize("prover", [prove_while_decoding, prove_plainly])
+def test_honest_rollouts_pass_however_they_are_proved(
+    world: World, oracle: Oracle, honest: Claims, prover: Callable[..., Proofs]
 ) -> None:
-    sketches, logprobs = prove_while_decoding(world, world.loaded.model, honest.rollouts)
+    sketches, logprobs = prover(world, world.loaded.model, honest.rollouts)
     decoded = honest.changed(sketches=sketches, logprobs=logprobs)
     judged = judge(decoded, world, oracle)
     assert judged.network.all()
@@ -56,6 +67,35 @@ def test_the_network_accepts_zero_sketches_and_windrow_does_not(
     assert judged.network.all()
     assert judged.windrow.any() != chosen_beacon  # a beacon that is not the window's is enough
     assert not within(scores_of(forged, oracle.own(honest.rollouts, world.policy)), LIMITS).any()
+
+
+def test_rounded_weights_are_refused_even_with_the_true_sketches_of_the_prompt(
+    world: World, oracle: Oracle, honest: Claims
+) -> None:
+    limits = calibrate(
+        world.loaded.model, honest.rollouts.sequences, honest.rollouts.prompt_lengths
+    )
+    rounded = quantised(world.loaded.model, 8)
+    sketches, logprobs = prove(world, rounded, honest.rollouts)
+    mixed = tuple(
+        np.concatenate([true[:prompt], own[prompt:]])
+        for true, own, prompt in zip(
+            honest.sketches, sketches, honest.rollouts.prompt_lengths, strict=True
+        )
+    )
+    forged = honest.changed(sketches=mixed, logprobs=logprobs)
+    own = oracle.own(honest.rollouts, world.policy)
+    assert not within(scores_of(forged, own), limits).any()
+    eager = honest.changed(
+        **dict(
+            zip(
+                ("sketches", "logprobs"),
+                prove(world, with_eager_attention(world.loaded.model), honest.rollouts),
+                strict=True,
+            )
+        )
+    )
+    assert within(scores_of(eager, own), limits).all()
 
 
 def test_bounds_are_clopper_pearson() -> None:
