@@ -11,7 +11,6 @@ from windrow.assets.window.checkpoint import checkpoint
 from windrow.assets.window.stream import window_stream
 from windrow.assets.window.submission import submission_asset
 from windrow.assets.window.upload import upload
-from windrow.pipelines.embedded import embedded_resources
 from windrow.pipelines.jobs import (
     compact_lake,
     compact_schedule,
@@ -19,6 +18,7 @@ from windrow.pipelines.jobs import (
     prove_window,
     validate_window,
 )
+from windrow.pipelines.live import window_resources
 from windrow.pipelines.retention import retention, retention_schedule
 from windrow.pipelines.sensors import closed_window, new_checkpoint, open_window
 from windrow.resources.settings import Settings
@@ -49,6 +49,6 @@ def build(settings: Settings) -> dg.Definitions:
         jobs=[mine_window, prove_window, validate_window, compact_lake, retention],
         sensors=[open_window, closed_window, new_checkpoint],
         schedules=[compact_schedule, retention_schedule],
-        resources=embedded_resources(settings),
+        resources=window_resources(settings),
         executor=dg.in_process_executor,
     )

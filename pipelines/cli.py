@@ -130,6 +130,17 @@ def verify(
 
 
 @app.command()
+def metrics(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 9108,
+    host: Annotated[str, typer.Option(help="address to listen on; no login")] = "127.0.0.1",
+) -> None:
+    """Serve the newest windows' numbers to Prometheus, from the lake, until interrupted."""
+    from windrow.pipelines.commands.metrics import serve
+
+    serve(out, port, host)
+
+
+@app.command()
 def explain(
     window: Annotated[str, typer.Argument(help="first block of a validated window")],
     hotkey: Annotated[str, typer.Argument(help="a miner; default: your own")] = "",

@@ -33,6 +33,10 @@ WITHOUT_EFFECT: Final[Mapping[str, tuple[Callable[[str], object], str]]] = Mappi
             values.whole(1, 1024),
             "a group is always 16 rollouts; GRAIL_PIPELINE_GROUPS_PER_BATCH says how many groups",
         ),
+        "GRAIL_PIPELINE_SYMLINK_DIR": (
+            values.folder,
+            "servers are given checkpoints where they are, and need no link",
+        ),
         "KERNEL_EVAL_GPU_IDS": (
             values.several(values.whole(0, 99)),
             "the environment triton_kernel is not active on the network",

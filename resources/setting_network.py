@@ -179,6 +179,12 @@ NETWORK_SETTINGS: Final = (
         )
         for half, variable in (("key_id", "ACCESS_KEY_ID"), ("secret", "SECRET_ACCESS_KEY"))
     ),
+    Setting(
+        "trainer_hotkey",
+        values.optional(values.ss58),
+        "none",
+        "SS58 address that must have signed every checkpoint on Bittensor; none is anybody",
+    ),
     # --- beacon
     Setting(
         "beacon",

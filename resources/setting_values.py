@@ -74,6 +74,13 @@ def account(raw: str) -> str:
     return raw
 
 
+def ss58(raw: str) -> str:
+    """An SS58 address of the network's form, by its letters alone."""
+    if not re.fullmatch(r"5[1-9A-HJ-NP-Za-km-z]{47}", raw):
+        raise ValueError("give an SS58 address: 48 letters and digits that begin with 5")
+    return raw
+
+
 def monitoring(raw: str) -> str:
     """The miner guide's name of a tracker."""
     return {"wandb": "wandb", "null": "none"}[one_of("wandb", "null")(raw)]

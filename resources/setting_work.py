@@ -76,6 +76,13 @@ WORK_SETTINGS: Final = (
         part="generation",
     ),
     Setting(
+        "generation_port",
+        values.whole(1024, 65535),
+        "30000",
+        "port of a server that is started, on 127.0.0.1",
+        part="generation",
+    ),
+    Setting(
         "groups_per_batch",
         values.whole(1, 1024),
         "1",
@@ -131,14 +138,6 @@ WORK_SETTINGS: Final = (
         guide=("GRAIL_PIPELINE_SERVER_TIMEOUT",),
         part="generation",
     ),
-    Setting(
-        "symlink_dir",
-        values.optional(values.folder),
-        "none",
-        "folder of the link vLLM reloads weights through",
-        guide=("GRAIL_PIPELINE_SYMLINK_DIR",),
-        part="generation",
-    ),
     # --- proofs
     Setting(
         "proof_gpu",
@@ -165,8 +164,8 @@ WORK_SETTINGS: Final = (
     Setting(
         "proof_workers",
         values.whole(1, 64),
-        lambda found: str(max(1, len(found["proof_gpus"]))),
-        "proof workers; as many as proof GPUs, if there are any",
+        "1",
+        "proof workers on the CPU; on GPUs there is one each",
     ),
     # --- one window
     Setting(
@@ -208,6 +207,12 @@ WORK_SETTINGS: Final = (
         values.seconds,
         "120",
         "time to evaluate one miner's completions; others are refused",
+    ),
+    Setting(
+        "calibration",
+        values.yes_or_no,
+        "yes",
+        "whether the limits of Windrow's own proof check are measured on each checkpoint",
     ),
     Setting(
         "set_weights", values.yes_or_no, "no", "whether a validator's weights are sent to the chain"

@@ -95,6 +95,8 @@ class Settings:
     bucket_write_key_id: Secret | None
     bucket_write_secret: Secret | None
 
+    trainer_hotkey: str | None
+
     beacon: str
     drand_rounds: Path | None
     drand_relays: tuple[str, ...]
@@ -106,6 +108,7 @@ class Settings:
     generation_servers: tuple[str, ...]
     generation_api_key: Secret | None
     generation_python: Path | None
+    generation_port: int
     groups_per_batch: int
     max_concurrent: int
     max_sequences: int
@@ -113,7 +116,6 @@ class Settings:
     gpu_memory: float
     disable_cuda_graph: bool
     server_timeout: float
-    symlink_dir: Path | None
 
     proof_gpu: int | None
     proof_gpus: tuple[int, ...]
@@ -127,6 +129,7 @@ class Settings:
     verify_submission: bool
     validation_workers: int
     evaluation_seconds: float
+    calibration: bool
     set_weights: bool
     tasks: str
 

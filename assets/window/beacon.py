@@ -9,6 +9,7 @@ from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_row
 from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.resources.admission import Admission
 from windrow.resources.beacon import BeaconSource
 from windrow.resources.chain import Chain
 from windrow.resources.lake import Lake
@@ -23,6 +24,7 @@ def beacon(
     beacon_source: dg.ResourceParam[BeaconSource],
     lake: dg.ResourceParam[Lake],
     wallet: dg.ResourceParam[Wallet],
+    admission: dg.ResourceParam[Admission],
 ) -> dg.MaterializeResult:
     """Block hash of the window's first block and the randomness R_m (grail-protocol §2).
 
@@ -32,6 +34,7 @@ def beacon(
     """
     window = int(context.partition_key)
     with faults_kept(lake, window, wallet.hotkey, "beacon", context.run.run_id) as faults:
+        admission.ensure()
         block_hash = chain.block_hash(window)
         row = _kept(lake, window, wallet.hotkey, block_hash)
         if row is None:

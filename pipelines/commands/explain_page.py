@@ -24,9 +24,9 @@ from windrow.pipelines.commands.verdict_tables import (
     failures,
     what_to_change,
 )
+from windrow.pipelines.live import open_wallet
 from windrow.resources.lake import Lake
 from windrow.resources.settings import Settings
-from windrow.resources.wallet import DevelopmentWallet
 
 SHOWN_EACH = 1
 LABEL = 10
@@ -47,7 +47,7 @@ LOOKED_AT = {
 def show(out: Console, window: str, hotkey: str) -> None:
     """Print the page. hotkey: empty for one's own. Raises NothingKnown, LakeError."""
     settings = Settings.read()
-    own = DevelopmentWallet(settings.wallet_uri).hotkey
+    own = open_wallet(settings).hotkey
     print_story(out, story(Lake(settings.lake), window, hotkey or own, own))
 
 

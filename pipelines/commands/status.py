@@ -5,10 +5,9 @@ from rich.table import Table
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import window_start
-from windrow.pipelines.embedded import embedded_chain
+from windrow.pipelines.live import open_chain, open_wallet
 from windrow.resources.lake import Lake
 from windrow.resources.settings import Settings
-from windrow.resources.wallet import DevelopmentWallet
 
 NEWEST = """
 SELECT coalesce(r.window_start, f.window_start) AS window_start, s.groups, s.mean_reward,
@@ -28,8 +27,8 @@ ORDER BY window_start DESC LIMIT 10
 def show(out: Console) -> None:
     """Print the chain's height, the open window and the ten newest windows of this hotkey."""
     settings = Settings.read()
-    chain = embedded_chain(settings)
-    hotkey = DevelopmentWallet(settings.wallet_uri).hotkey
+    chain = open_chain(settings)
+    hotkey = open_wallet(settings).hotkey
     block = chain.block()
     window = window_start(block)
     out.print(

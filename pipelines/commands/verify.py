@@ -28,7 +28,7 @@ from windrow.pipelines.commands.window_sources import (
     read_source,
     refuse_size,
 )
-from windrow.pipelines.embedded import embedded_resources
+from windrow.pipelines.live import window_resources
 from windrow.resources.beacon import BeaconSource
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
@@ -119,7 +119,7 @@ class Verifier:
     def embedded(cls, options: Options) -> Self:
         """Over the parts that the settings describe."""
         settings = Settings.read()
-        parts = embedded_resources(settings)
+        parts = window_resources(settings)
         names = ("chain", "beacon_source", "checkpoints", "inference")
         return cls(*(parts[name] for name in names), options, settings.evaluation_seconds)
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from windrow import WindrowError
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import parse_window, window_start
-from windrow.pipelines.embedded import embedded_chain
+from windrow.pipelines.live import open_chain
 from windrow.pipelines.retention import KEPT_WINDOWS
 from windrow.resources.settings import Settings
 
@@ -22,7 +22,7 @@ class NoSuchWindows(WindrowError):
 def register(out: Console, first: str, last: str) -> None:
     """Register the windows of a range, and say how to backfill them. Raises NoSuchWindows."""
     keys = _keys(first, last)
-    newest = window_start(embedded_chain(Settings.read()).block())
+    newest = window_start(open_chain(Settings.read()).block())
     if int(keys[-1]) > newest:
         raise NoSuchWindows(f"window {keys[-1]} is still to come; the newest is {newest}")
     if "DAGSTER_HOME" not in os.environ:

@@ -41,6 +41,13 @@ def run_demo(out: Console, windows: int, groups: int) -> None:
     from windrow.pipelines.embedded import embedded_chain
 
     settings = Settings.read()
+    embedded = settings.chain == settings.wallet == "development"
+    if not embedded or settings.bucket.startswith("s3://"):
+        raise DemoFailed(
+            "the demo moves its own chain and fills its own bucket, never a live one: run it in a "
+            "folder without .env and with no variable of a live part set; windrow doctor lists "
+            "them"
+        )
     chain = embedded_chain(settings)
     own = DevelopmentWallet(settings.wallet_uri).hotkey
     definitions = build(settings)

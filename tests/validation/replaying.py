@@ -11,13 +11,13 @@ import pyarrow as pa
 from windrow.engine.replay import replay
 from windrow.engine.validation_inputs import ReplayInputs
 from windrow.networks.grail.bucket import window_file_key
-from windrow.pipelines.embedded import embedded_resources
+from windrow.pipelines.live import window_resources
 from windrow.resources.settings import Settings
 
 
 def main() -> None:
     window, hotkey = int(sys.argv[1]), sys.argv[2]
-    resources = embedded_resources(Settings.read())
+    resources = window_resources(Settings.read())
     stored = resources["lake"].query(
         "SELECT replay, key FROM validations WHERE window_start = ? AND hotkey = ?",
         [window, hotkey],

@@ -1,0 +1,189 @@
+"""What the doctor looks at on this machine: folders, GPUs, attention, ports, the sandbox."""
+
+import os
+import shutil
+import socket
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from windrow.environments.sandbox import Sandbox
+from windrow.pipelines.commands.doctor_findings import (
+    Finding,
+    Look,
+    doubtful,
+    fine,
+    look,
+    missing,
+)
+from windrow.pipelines.live import generation_gpus
+from windrow.resources.settings import Settings
+
+FREE_BYTES = 2 * 1024**3
+LIVE_FREE_BYTES = 100 * 1024**3
+"""A 7B checkpoint, the one before it and the one in the making are 45 GB; the lake grows."""
+
+
+@look("home")
+def home(settings: Settings) -> Sequence[Finding]:
+    """Room and rights in every folder that is written to."""
+    wanted = FREE_BYTES if settings.chain == "development" else LIVE_FREE_BYTES
+    found = []
+    for name, folder in (
+        ("home", settings.home),
+        ("lake", settings.lake),
+        ("cache", settings.cache),
+    ):
+        variable = f"WINDROW_{name.upper()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            todo = f"set {variable} to a folder that can be made"
+            found.append(missing(name, f"{folder}: {error.strerror}", todo))
+            continue
+        free = shutil.disk_usage(folder).free
+        said = f"{folder.resolve()}, {free / 1e9:.0f} GB free"
+        if not os.access(folder, os.W_OK):
+            found.append(missing(name, f"{folder} cannot be written to", f"set {variable}"))
+        elif free < FREE_BYTES:
+            found.append(missing(name, said, "make room: a window needs 2 GB at least"))
+        elif free < wanted:
+            found.append(doubtful(name, said, f"live checkpoints want {wanted // 10**9} GB free"))
+        else:
+            found.append(fine(name, said))
+    return found
+
+
+@look("Dagster")
+def dagster(_: Settings) -> Sequence[Finding]:
+    """Whether runs are remembered."""
+    folder = os.environ.get("DAGSTER_HOME")
+    if folder:
+        return [fine("Dagster", f"DAGSTER_HOME={folder}")]
+    return [
+        missing(
+            "Dagster",
+            "DAGSTER_HOME is not set, so dagster commands forget their runs",
+            "in the folder of dagster.yaml: export DAGSTER_HOME=$PWD",
+        )
+    ]
+
+
+@look("sandbox")
+def sandbox(_: Settings) -> Sequence[Finding]:
+    """Whether submitted code can be run."""
+    Sandbox(1).check()
+    return [fine("sandbox", "bubblewrap starts: math, mbpp and humaneval can be graded")]
+
+
+@look("GPUs")
+def gpus(settings: Settings) -> Sequence[Finding]:
+    """What each index means, and whether the parts get in each other's way."""
+    import torch
+
+    count = torch.cuda.device_count()
+    generating = generation_gpus(settings)
+    proving = settings.proof_gpus or (() if settings.proof_gpu is None else (settings.proof_gpu,))
+    uses = {"generation": generating, "proofs": proving}
+    found = []
+    for index in range(count):
+        properties = torch.cuda.get_device_properties(index)
+        doing = " and ".join(use for use, indices in uses.items() if index in indices)
+        size = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        found.append(fine(f"GPU {index}", f"{size}: {doing or 'unused'}"))
+    if not count:
+        found.append(fine("GPUs", "no CUDA device is visible"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    for use, indices in uses.items():
+        if not indices:
+            continue
+        if beyond := [index for index in indices if index >= count]:
+            found.append(
+                missing(
+                    use,
+                    f"{use} would need GPU {', '.join(map(str, beyond))}, but {count} are visible "
+                    f"(CUDA_VISIBLE_DEVICES: {visible})",
+                    f"show more GPUs or set {_variable(settings, use)} to others; indices count "
+                    "from 0 what CUDA_VISIBLE_DEVICES shows",
+                )
+            )
+        else:
+            found.append(fine(use, f"on GPU {', '.join(map(str, indices))}"))
+    if shared := sorted(set(generating) & set(proving)):
+        found.append(
+            doubtful(
+                "GPUs",
+                f"GPU {', '.join(map(str, shared))} both generates and proves, and the server "
+                f"takes {settings.gpu_memory:.0%} of its memory",
+                "give proofs GPUs of their own, or lower GRAIL_PIPELINE_GPU_MEM_UTIL until both "
+                "models fit",
+            )
+        )
+    return found
+
+
+def _variable(settings: Settings, use: str) -> str:
+    names = (
+        ("proof_gpus", "proof_gpu") if use == "proofs" else ("tensor_parallel", "generation_gpu")
+    )
+    return next((settings.given[name] for name in names if name in settings.given), names[-1])
+
+
+@look("attention")
+def attention(settings: Settings) -> Sequence[Finding]:
+    """Whether proofs come out as validators compute them (grail-protocol §6.1)."""
+    if settings.proof_gpu is None and not settings.proof_gpus:
+        return [fine("attention", "proofs on the CPU: sdpa, float32")]
+    if find_spec("flash_attn") is not None:
+        return [fine("attention", "proofs on CUDA: flash_attention_2, bfloat16")]
+    return [
+        missing(
+            "attention",
+            "proofs on CUDA need flash_attention_2, as validators have it; flash-attn is not "
+            "installed",
+            "pip install flash-attn, built for this torch version",
+        )
+    ]
+
+
+@look("generation server")
+def generation_port(settings: Settings) -> Sequence[Finding]:
+    """Whether the server's port is free, or a server is there."""
+    if settings.generation == "transformers":
+        return [fine("generation", "transformers, in the run itself")]
+    about = f"{settings.generation} server"
+    if settings.generation_servers:
+        return [_answers(about, url) for url in settings.generation_servers]
+    python = settings.generation_python
+    if python is not None and not os.access(python, os.X_OK):
+        return [missing(about, f"{python} cannot be run", "set WINDROW_GENERATION_PYTHON")]
+    port = settings.generation_port
+    with socket.socket() as probe:
+        probe.settimeout(2.0)
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            return [_kept(about, port, settings.home / "servers")]
+    return [fine(about, f"127.0.0.1:{port} is free; the first window starts the server")]
+
+
+def _answers(about: str, url: str) -> Finding:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=3.0):
+            return fine(about, f"{url} takes connections")
+    except OSError as error:
+        return missing(about, f"{url}: {error}", "start it, or change WINDROW_GENERATION_SERVERS")
+
+
+def _kept(about: str, port: int, servers: Path) -> Finding:
+    if any(servers.glob(f"*-{port}*")):
+        return fine(about, f"a server that Windrow started is on 127.0.0.1:{port}")
+    return doubtful(
+        about,
+        f"something else listens on 127.0.0.1:{port}",
+        "stop it, or choose another WINDROW_GENERATION_PORT",
+    )
+
+
+MACHINE: tuple[Look, ...] = (home, dagster, sandbox, gpus, attention, generation_port)

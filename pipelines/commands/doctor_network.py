@@ -1,0 +1,173 @@
+"""What the doctor looks at beyond this machine: chain, wallet, bucket, checkpoint, drand, clock."""
+
+import netrc
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.networks.grail.windows import QUICKNET, drand_round, window_start
+from windrow.pipelines.commands.doctor_findings import (
+    Finding,
+    Look,
+    doubtful,
+    fine,
+    look,
+    missing,
+)
+from windrow.pipelines.live import (
+    bittensor_chain,
+    open_chain,
+    open_reader,
+    open_store,
+    open_wallet,
+    window_resources,
+)
+from windrow.resources.bucket_rights import check_key_pair
+from windrow.resources.drand import DrandRelays
+from windrow.resources.settings import Settings
+
+SKEW_SECONDS = 2.0
+"""The deadline leaves 4 s of the window's last block (grail-protocol §8.4)."""
+
+
+@look("chain")
+def chain(settings: Settings) -> Sequence[Finding]:
+    """Whether the chain answers, and the time by it."""
+    asked = open_chain(settings)
+    block = asked.block()
+    window = window_start(block)
+    name = (
+        "development chain"
+        if settings.chain == "development"
+        else f"subnet {settings.netuid} of {settings.chain_endpoint or settings.network}"
+    )
+    found = [
+        fine(
+            "chain",
+            f"{name} at block {block}, window {window} open for {window + WINDOW_BLOCKS - block} "
+            "more blocks",
+        )
+    ]
+    found += [
+        doubtful("chain", concern.detail, "look at the endpoint, or set BT_CHAIN_ENDPOINT")
+        for concern in asked.concerns()
+    ]
+    if settings.chain == "bittensor":
+        found.append(_clock(time.time() - asked.timestamp(block)))
+    return found
+
+
+def _clock(age: float) -> Finding:
+    """age: seconds by this machine's clock since the newest block."""
+    if age < -SKEW_SECONDS:
+        return missing(
+            "clock",
+            f"the newest block is {-age:.0f} s in this machine's future",
+            "let NTP set the clock: chronyd, or systemctl enable --now systemd-timesyncd",
+        )
+    if age > 60.0:
+        return missing(
+            "clock",
+            f"the newest block is {age:.0f} s old: the clock is ahead, or the endpoint is behind",
+            "let NTP set the clock; ask another endpoint",
+        )
+    return fine("clock", f"the newest block is {age:.0f} s old")
+
+
+@look("wallet")
+def wallet(settings: Settings) -> Sequence[Finding]:
+    """Whether the hotkey opens, and the subnet knows it."""
+    opened = open_wallet(settings)
+    if settings.wallet == "development":
+        found = [fine("wallet", f"development hotkey {opened.hotkey}")]
+    else:
+        name = f"{settings.wallet_cold}/{settings.wallet_hot}"
+        found = [fine("wallet", f"{name}: hotkey {opened.hotkey}")]
+    if settings.chain == "bittensor":
+        uid = bittensor_chain(settings, None).registered(opened.hotkey)
+        if uid is None:
+            return [
+                *found,
+                missing(
+                    "registration",
+                    f"{opened.hotkey} is not registered on subnet {settings.netuid}",
+                    f"btcli subnet register --netuid {settings.netuid} "
+                    f"--wallet.name {settings.wallet_cold} --wallet.hotkey {settings.wallet_hot} "
+                    f"--subtensor.network {settings.network}",
+                ),
+            ]
+        found.append(fine("registration", f"uid {uid} on subnet {settings.netuid}"))
+    return found
+
+
+@look("bucket")
+def bucket(settings: Settings) -> Sequence[Finding]:
+    """Whether the write key writes and the read key can only read."""
+    if not settings.bucket.startswith("s3://"):
+        open_store(settings)
+        return [fine("bucket", settings.bucket)]
+    at = f"{settings.bucket} at {settings.bucket_endpoint or 'Amazon'}"
+    if settings.bucket_read_key_id is None:
+        open_store(settings).list("grail/windows/0")
+        return [fine("bucket", f"{at}: the write key lists it; no read key is set")]
+    check_key_pair(open_store(settings), open_reader(settings))
+    return [fine("bucket", f"{at}: the write key writes, the read key only reads")]
+
+
+@look("checkpoint")
+def checkpoint(settings: Settings) -> Sequence[Finding]:
+    """Whether there is a model to mine with."""
+    parts = window_resources(settings)
+    window = window_start(parts["chain"].block())
+    chosen = parts["checkpoints"].select(window)
+    return [fine("checkpoint", f"checkpoint {chosen} is ready for window {window}")]
+
+
+@look("drand")
+def drand(settings: Settings) -> Sequence[Finding]:
+    """Whether relays answer with rounds that hold, and the time by them."""
+    if settings.beacon != "drand":
+        return [fine("drand", f"not asked: WINDROW_BEACON={settings.beacon}")]
+    number = drand_round(int(time.time()) - 2 * QUICKNET.period, QUICKNET)
+    found = []
+    for relay in settings.drand_relays:
+        one = DrandRelays([relay], settings.drand_seconds)
+        try:
+            answer = one.round(number)
+        except Exception as error:  # noqa: BLE001 - every way to fail is the finding
+            said = str(error).partition(". ")[0]
+            found.append(doubtful("drand", said, "other relays stand in; see WINDROW_DRAND_RELAYS"))
+        else:
+            said = f"{answer.relay} has round {number}, and its signature holds"
+            found.append(fine("drand", said))
+    if not any(finding.state.value == "fine" for finding in found):
+        todo = "let it reach a relay; until then windows have the block hash alone. A clock that "
+        todo += "is ahead asks for rounds that are still to come: let NTP set it"
+        found.append(doubtful("drand", "no relay has given a round", todo))
+    return found
+
+
+@look("tracker")
+def tracker(settings: Settings) -> Sequence[Finding]:
+    """Whether W&B will know whom to believe."""
+    if settings.tracker == "none" or settings.wandb_mode == "disabled":
+        return [fine("tracker", "none; metrics are in the lake")]
+    project = "/".join(filter(None, (settings.wandb_entity, settings.wandb_project)))
+    if settings.wandb_mode == "offline":
+        return [fine("tracker", f"W&B {project}, offline under {settings.home / 'wandb'}")]
+    if settings.wandb_api_key is None and not _logged_in():
+        return [missing("tracker", f"W&B {project}: no key", "set WANDB_API_KEY, or wandb login")]
+    return [fine("tracker", f"W&B {project}")]
+
+
+def _logged_in() -> bool:
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(str(file)).authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+NETWORK: tuple[Look, ...] = (chain, wallet, bucket, checkpoint, drand, tracker)

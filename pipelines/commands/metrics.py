@@ -1,0 +1,26 @@
+"""`windrow metrics`: a Prometheus endpoint over the lake."""
+
+import threading
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from rich.console import Console
+
+from windrow.pipelines.live import open_wallet
+from windrow.resources.lake import Lake
+from windrow.resources.metrics_server import LakeCollector, serve_metrics
+from windrow.resources.settings import Settings
+
+
+def serve(out: Console, port: int, host: str) -> None:
+    """Serve until interrupted. Raises PortTaken."""
+    settings = Settings.read()
+    registry = CollectorRegistry()
+    registry.register(LakeCollector(Lake(settings.lake), open_wallet(settings).hotkey))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    server = serve_metrics(port, host, registry=registry)
+    out.print(f"metrics are on http://{host}:{server.port}/metrics", soft_wrap=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        server.stop()

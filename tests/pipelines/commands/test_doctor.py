@@ -1,0 +1,146 @@
+"""What the doctor finds, and what it says to do."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.relays import relays
+from windrow.pipelines.commands import doctor_machine, doctor_network
+from windrow.pipelines.commands.doctor_findings import Finding, State, look
+from windrow.resources.settings import Settings
+
+
+def found(findings: object, about: str) -> Finding:
+    (finding,) = [f for f in findings if f.about == about]  # type: ignore[attr-defined]
+    return finding
+
+
+def settings(home: Path, **variables: str) -> Settings:
+    return Settings.read({"WINDROW_HOME": str(home), **variables})
+
+
+def test_folders_that_can_be_written_to(tmp_path: Path) -> None:
+    findings = doctor_machine.home(settings(tmp_path))
+    assert [f.about for f in findings] == ["home", "lake", "cache"]
+    assert {f.state for f in findings} == {State.FINE}
+
+
+def test_a_folder_that_cannot_be_made_names_its_variable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    findings = doctor_machine.home(settings(tmp_path, WINDROW_LAKE=str(tmp_path / "file" / "x")))
+    lake = found(findings, "lake")
+    assert lake.state is State.MISSING
+    assert "WINDROW_LAKE" in lake.todo
+
+
+def test_gpus_that_are_not_there_name_the_guides_variable(tmp_path: Path) -> None:
+    made = settings(
+        tmp_path,
+        GRAIL_PIPELINE_VLLM_GPU="90",
+        GRAIL_PIPELINE_VLLM_TP="4",
+        GRAIL_PIPELINE_PROOF_GPU_IDS="93,94",
+    )
+    findings = doctor_machine.gpus(made)
+    generation, proofs = found(findings, "generation"), found(findings, "proofs")
+    assert (generation.state, proofs.state) == (State.MISSING, State.MISSING)
+    assert "GPU 90, 91, 92, 93" in generation.found
+    assert "GRAIL_PIPELINE_VLLM_TP" in generation.todo
+    assert "GRAIL_PIPELINE_PROOF_GPU_IDS" in proofs.todo
+    shared = [f for f in findings if f.state is State.DOUBTFUL]
+    assert ["GPU 93 both generates and proves" in f.found for f in shared] == [True]
+
+
+def test_proofs_on_cuda_need_flash_attention(tmp_path: Path) -> None:
+    (on_cpu,) = doctor_machine.attention(settings(tmp_path))
+    assert on_cpu.state is State.FINE
+    (on_cuda,) = doctor_machine.attention(settings(tmp_path, WINDROW_PROOF_GPU="0"))
+    assert "flash_attention_2" in on_cuda.found
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        made = settings(tmp_path, WINDROW_GENERATION="sglang", WINDROW_GENERATION_PORT=port)
+        (busy,) = doctor_machine.generation_port(made)
+        named = settings(
+            tmp_path,
+            WINDROW_GENERATION="sglang",
+            WINDROW_GENERATION_SERVERS=f"http://127.0.0.1:{port},http://127.0.0.1:9",
+        )
+        there, gone = doctor_machine.generation_port(named)
+    assert (busy.state, there.state, gone.state) == (State.DOUBTFUL, State.FINE, State.MISSING)
+    assert "WINDROW_GENERATION_PORT" in busy.todo
+    (free,) = doctor_machine.generation_port(made)
+    assert free.state is State.FINE
+
+
+def test_drand_relays_are_judged_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with relays("silent", "WrongSignature") as (silent, liar):
+        made = settings(
+            tmp_path, WINDROW_BEACON="drand", WINDROW_DRAND_RELAYS=f"{silent.url},{liar.url}"
+        )
+        findings = doctor_network.drand(made)
+    assert len(findings) == 3
+    assert {f.state for f in findings} == {State.DOUBTFUL}
+    assert silent.address in findings[0].found
+    assert "block hash alone" in findings[2].todo
+
+
+def test_a_wallet_that_is_not_there(tmp_path: Path) -> None:
+    made = settings(
+        tmp_path, WINDROW_WALLET="bittensor", WINDROW_WALLET_PATH=str(tmp_path / "wallets")
+    )
+    (finding,) = doctor_network.wallet(made)
+    assert finding.state is State.MISSING
+    assert finding.found == "WalletError"
+    assert "BT_WALLET_COLD" in finding.todo
+
+
+@pytest.mark.parametrize(
+    ("variables", "state", "said"),
+    [
+        ({}, State.FINE, "none"),
+        ({"GRAIL_MONITORING_BACKEND": "wandb"}, State.MISSING, "no key"),
+        ({"GRAIL_MONITORING_BACKEND": "wandb", "WANDB_API_KEY": "k" * 40}, State.FINE, "W&B grail"),
+        (
+            {"GRAIL_MONITORING_BACKEND": "wandb", "WANDB_MODE": "offline"},
+            State.FINE,
+            "offline under",
+        ),
+    ],
+)
+def test_tracking(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    state: State,
+    said: str,
+) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (finding,) = doctor_network.tracker(settings(tmp_path, **variables))
+    assert finding.state is state
+    assert said in finding.found
+    assert "kkkk" not in finding.found
+
+
+@pytest.mark.parametrize(("age", "state"), [(-5, "missing"), (3, "fine"), (600, "missing")])
+def test_a_clock_that_is_off_is_told_by_the_newest_block(age: float, state: str) -> None:
+    finding = doctor_network._clock(age)
+    assert finding.state == state
+    assert ("NTP" in finding.todo) is (state == "missing")
+
+
+def test_a_look_that_breaks_is_a_finding() -> None:
+    @look("broken")
+    def broken(_: Settings) -> list[Finding]:
+        raise KeyError("x")
+
+    (finding,) = broken(Settings.read({}))
+    assert (finding.about, finding.state, finding.found) == (
+        "broken",
+        State.MISSING,
+        "KeyError: 'x'",
+    )

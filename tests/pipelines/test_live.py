@@ -1,0 +1,92 @@
+"""Which part each setting makes; nothing is started and nobody asked."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.resources.test_guide_settings import MINER
+from windrow.pipelines.demo.run import DemoFailed, run_demo
+from windrow.pipelines.live import generation_gpus, window_resources
+from windrow.resources.admission import Open, SubnetAdmission
+from windrow.resources.beacon import BlockHashBeacon, LiveDrand
+from windrow.resources.committed_miners import CommittedMiners, TrainerBucket
+from windrow.resources.gpus import NoSuchGpu
+from windrow.resources.s3_bucket import S3Bucket
+from windrow.resources.settings import Settings
+from windrow.resources.tracking import NoTracker, WandbTracker
+
+
+def test_nothing_set_is_all_embedded(tmp_path: Path) -> None:
+    parts = window_resources(Settings.read({"WINDROW_HOME": str(tmp_path)}))
+    assert isinstance(parts["admission"], Open)
+    assert isinstance(parts["beacon_source"], BlockHashBeacon)
+    assert isinstance(parts["tracker"], NoTracker)
+    assert parts["inference"]._servers is None
+    assert parts["inference"]._proofs is None
+
+
+def test_a_miners_env_is_all_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    environment = MINER | {
+        "WINDROW_HOME": str(tmp_path),
+        "WINDROW_WALLET": "development",
+        "BT_WALLET_COLD": "",
+        "BT_WALLET_HOT": "",
+    }
+    parts = window_resources(Settings.read(environment))
+    assert type(parts["chain"]).__name__ == "BittensorChain"
+    assert isinstance(parts["admission"], SubnetAdmission)
+    assert isinstance(parts["beacon_source"], LiveDrand)
+    assert isinstance(parts["bucket"], S3Bucket)
+    assert isinstance(parts["checkpoints"].store, TrainerBucket)
+    assert isinstance(parts["miners"], CommittedMiners)
+    assert isinstance(parts["tracker"], WandbTracker)
+    (server,) = parts["inference"]._servers._servers
+    assert server._starter is not None
+    assert not (tmp_path / "servers").exists()
+
+
+def test_two_gpus_that_are_not_visible_are_an_error_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(NoSuchGpu, match="a proof worker would need GPU 1, but 1 are visible"):
+        window_resources(
+            Settings.read({"WINDROW_HOME": str(tmp_path), "GRAIL_PIPELINE_BACKEND": "sglang"})
+        )
+    with pytest.raises(NoSuchGpu, match="the generation server would need GPU 1"):
+        window_resources(
+            Settings.read(
+                {
+                    "WINDROW_HOME": str(tmp_path),
+                    "GRAIL_PIPELINE_VLLM_TP": "2",
+                    "GRAIL_PIPELINE_PROOF_GPU": "0",
+                }
+            )
+        )
+
+
+def test_tensor_parallel_takes_consecutive_gpus() -> None:
+    assert generation_gpus(Settings.read({"GRAIL_PIPELINE_VLLM_TP": "4"})) == (0, 1, 2, 3)
+    assert generation_gpus(Settings.read({"WINDROW_GENERATION_GPU": "2"})) == (2,)
+    assert generation_gpus(Settings.read({})) == ()
+
+
+def test_proof_workers_on_the_cpu(tmp_path: Path) -> None:
+    given = {"WINDROW_HOME": str(tmp_path), "WINDROW_PROOF_WORKERS": "2"}
+    in_process = window_resources(Settings.read(given))["inference"]._proofs
+    processes = window_resources(Settings.read(given | {"WINDROW_PROOF_SUBPROCESS": "yes"}))[
+        "inference"
+    ]._proofs
+    assert [type(worker).__name__ for worker in in_process.workers] == ["LocalWorker"] * 2
+    assert [type(worker).__name__ for worker in processes.workers] == ["RemoteWorker"] * 2
+
+
+def test_the_demo_never_runs_on_live_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    monkeypatch.chdir(tmp_path)
+    for name, value in MINER.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DemoFailed, match="never a live one"):
+        run_demo(Console(), 1, 1)
