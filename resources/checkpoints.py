@@ -8,7 +8,6 @@ import errno
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,16 +23,14 @@ from windrow.networks.grail.checkpoint import (
     metadata_key,
     select_ready,
 )
+from windrow.resources.checkpoint_download import download_full
 from windrow.resources.checkpoint_files import (
-    METADATA,
-    SIGNATURE,
     CheckpointError,
     MissingCheckpointFile,
     UnsafeCheckpoint,
     VerifiedCheckpoint,
     check_manifest,
     model_files,
-    verify_checkpoint,
 )
 from windrow.resources.checkpoint_partials import abandoned, filling, partial_path, take_up
 from windrow.resources.checkpoint_rebuilding import (
@@ -42,13 +39,12 @@ from windrow.resources.checkpoint_rebuilding import (
     verify_cached,
     wanted_files,
 )
-from windrow.resources.delta_links import MAX_SIGNATURE_BYTES, BrokenChain, Link, read_link
+from windrow.resources.delta_links import BrokenChain, Link, read_link
 from windrow.resources.files import naming_disk_errors
 from windrow.resources.object_store import ObjectStore
 
 MAX_TEXT_FILE_BYTES: Final = 256 * 1024 * 1024
 MAX_CHECKPOINT_BYTES: Final = 512 * 1024**3
-TRANSFERS: Final = 8
 MAX_LINKS: Final = 100
 
 _log = logging.getLogger(__name__)
@@ -97,7 +93,7 @@ class CheckpointCache:
 
         Raises CheckpointError, MalformedMetadata, MalformedDelta, DeltaMismatch (skip the windows
         that use it), ObjectStoreError, DiskFull and PathRefused. Nothing unverified is ever seen
-        in the cache; what was fetched before the bucket failed is not fetched again.
+        in the cache; what was fetched before a failure is not fetched again.
         """
         place = self._place(window)
         with naming_disk_errors(place):
@@ -159,7 +155,9 @@ class CheckpointCache:
 
     def _full(self, window: int, sizes: Mapping[str, int]) -> _Plan:
         metadata, files = self._inspect(window, sizes)
-        return metadata.file_manifest, partial(self._download, metadata, files)
+        return metadata.file_manifest, partial(
+            download_full, self.store, metadata, files, self.trainer_hotkey
+        )
 
     def _chain(self, window: int, sizes: Mapping[str, int]) -> _Plan:
         """How to rebuild a checkpoint that exists as a DELTA only (§9.4)."""
@@ -260,31 +258,6 @@ class CheckpointCache:
                 f"checkpoint {window} has {total} bytes; {self.max_bytes} are allowed and {free} "
                 f"are free at {self.root}; make room or raise the limit"
             )
-
-    def _download(
-        self, metadata: CheckpointMetadata, files: Mapping[str, int], directory: Path
-    ) -> VerifiedCheckpoint:
-        folder = kind_prefix(metadata.window, "FULL")
-        (directory / METADATA).write_bytes(
-            self.store.get(f"{folder}/{METADATA}", max_bytes=MAX_METADATA_BYTES)
-        )
-        if self.store.head(f"{folder}/{SIGNATURE}") is not None:
-            signature = self.store.get(f"{folder}/{SIGNATURE}", max_bytes=MAX_SIGNATURE_BYTES)
-            (directory / SIGNATURE).write_bytes(signature)
-        with ThreadPoolExecutor(TRANSFERS) as pool:
-            transfers = [
-                pool.submit(
-                    self.store.get_to_file, f"{folder}/{name}", directory / name, max_bytes=size
-                )
-                for name, size in files.items()
-                if not (directory / name).exists()
-            ]
-            try:
-                for transfer in transfers:
-                    transfer.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-        return verify_checkpoint(directory, self.trainer_hotkey)
 
 
 def _check_agreement(full: CheckpointMetadata, delta: CheckpointMetadata) -> None:

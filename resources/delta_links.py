@@ -110,7 +110,8 @@ def fetch_link(store: ObjectStore, link: Link, directory: Path) -> None:
     for name, size in link.sizes.items():
         path = directory / name
         if not path.exists():
-            store.get_to_file(f"{kind_prefix(window, 'DELTA')}/{name}", path, max_bytes=size)
+            key = f"{kind_prefix(window, 'DELTA')}/{name}"
+            store.get_to_file(key, path, max_bytes=size, resume=True)
         if (digest := file_sha256(path)) != link.metadata.file_manifest[name]:
             raise WrongHash(
                 f"{name} of checkpoint {window} has SHA-256 {digest}, the manifest says "

@@ -1,9 +1,10 @@
 """Carrying a delta over to a model in memory, without loading it anew (grail-protocol §9.4)."""
 
+import logging
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from windrow.networks.grail.checkpoint import CheckpointMetadata
+from windrow.networks.grail.checkpoint import CheckpointMetadata, MalformedMetadata
 from windrow.networks.grail.delta import (
     BITS,
     DeltaMismatch,
     FloatTensor,
+    MalformedDelta,
     TensorDelta,
     ValueType,
     apply_change,
@@ -23,6 +25,7 @@ from windrow.networks.grail.delta import (
     weights_digest,
 )
 from windrow.resources.checkpoint_files import (
+    CheckpointError,
     DamagedWeights,
     VerifiedCheckpoint,
     WrongHash,
@@ -34,6 +37,8 @@ from windrow.resources.delta_links import BrokenChain, fetch_link, open_delta
 from windrow.resources.models import LoadedCheckpoint
 from windrow.resources.stored_tensors import FLOAT_TYPES, StoredTensor
 
+_log = logging.getLogger(__name__)
+
 TORCH_TYPES: Mapping[ValueType, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -41,13 +46,37 @@ TORCH_TYPES: Mapping[ValueType, torch.dtype] = {
 }
 
 
+class HalfUpdated(CheckpointError):
+    """A model holds neither the old weights nor the new ones."""
+
+
+def follow(
+    loaded: LoadedCheckpoint,
+    base: VerifiedCheckpoint,
+    cache: CheckpointCache,
+    window: int,
+    load: Callable[[VerifiedCheckpoint], LoadedCheckpoint],
+) -> LoadedCheckpoint:
+    """The checkpoint of a later window: in place where one delta leads there, else loaded whole.
+
+    load: makes a model of a verified checkpoint. It is called too when anything is wrong with the
+    delta, after everything of the checkpoint was verified, so a wrong model is never returned.
+    Raises as ``CheckpointCache.fetch`` and load; nothing may be proved with ``loaded`` then.
+    """
+    try:
+        return update_in_place(loaded, base, cache, window)
+    except (CheckpointError, MalformedMetadata, MalformedDelta, DeltaMismatch) as error:
+        _log.warning("checkpoint %d is loaded whole: %s", window, error)
+    return load(cache.fetch(window))
+
+
 def update_in_place(
     loaded: LoadedCheckpoint, base: VerifiedCheckpoint, cache: CheckpointCache, window: int
 ) -> LoadedCheckpoint:
     """Turn a loaded model into the checkpoint of a later window, if one delta does that.
 
-    base: the checkpoint that was loaded. Raises as update_state, the model unchanged; fetch and
-    load the checkpoint whole then.
+    base: the checkpoint that was loaded. Raises as update_state, the model unchanged (but see
+    HalfUpdated); fetch and load the checkpoint whole then, as ``follow`` does.
     """
     metadata, digest = update_state(loaded.model.state_dict(), base, cache, window)
     name = metadata.model_name or loaded.model_name
@@ -109,7 +138,7 @@ def apply_in_place(
     of the result; None skips the comparison. Returns the hash of the result.
 
     Takes the memory of one tensor more. Raises DeltaMismatch, DamagedWeights, WrongHash; the
-    tensors are unchanged then.
+    tensors are unchanged then. Raises HalfUpdated where a device fails at the very changes.
     """
     _check(state, changes, stored)
     digest = weights_digest(_Result(state, changes, stored))
@@ -119,9 +148,15 @@ def apply_in_place(
         for name in changes:
             change = changes[name]
             flat = state[name].detach().view(-1)
-            flat[torch.from_numpy(change.positions).to(flat.device)] = _values(change).to(
-                flat.device, flat.dtype
-            )
+            try:
+                flat[torch.from_numpy(change.positions).to(flat.device)] = _values(change).to(
+                    flat.device, flat.dtype
+                )
+            except RuntimeError as error:
+                raise HalfUpdated(
+                    f"the model was changed in part, up to {name}: {error}. Load checkpoint "
+                    f"{window} whole before anything is proved with it"
+                ) from error
     return digest
 
 

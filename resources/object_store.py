@@ -66,7 +66,7 @@ __all__ = [
 T = TypeVar("T")
 Content = bytes | mmap.mmap
 
-STREAM_BYTES = 1024 * 1024
+STREAM_BYTES = 64 * 1024
 # An HTTP answer that repeating the request does not change.
 _FINAL_STATUS = re.compile(r"status code: (4(?!08|25|29)\d\d)")
 

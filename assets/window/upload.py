@@ -68,10 +68,13 @@ def upload(
         key = window_file_key(hotkey, window)
         deadline = chain.deadline(window)
         began = chain.now()
+        # What a bucket repeats must end by then; a window that is over has no such hurry.
+        within = deadline - began if deadline > began else None
         info = bucket.head(key)
         action = "kept"
         if info is None:
-            info, action = bucket.put_file(key, path, create=True), "created"
+            info = bucket.put_file(key, path, create=True, within=within)
+            action = "created"
         elif (held := _sha256(bucket.get(key, max_bytes=MAX_FILE_BYTES))) != made["sha256"]:
             faults += _foreign(lake, window, hotkey, key, held)
             if began > deadline:
@@ -80,7 +83,7 @@ def upload(
                     f"{began - deadline:.0f} s ago: replacing it would make it late. Both are "
                     f"kept: the bucket's as it is, this one at {path}"
                 )
-            info, action = bucket.put_file(key, path), "replaced"
+            info, action = bucket.put_file(key, path, within=within), "replaced"
         margin = deadline - info.last_modified
         row = {
             "window_start": window,

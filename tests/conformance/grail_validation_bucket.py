@@ -136,9 +136,9 @@ class Recording(Bucket):
         super().__init__(open_bucket(bucket)._store, "recording")
         self.fetched: list[str] = []
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:
         self.fetched.append(key)
-        return super().get_to_file(key, path, max_bytes=max_bytes)
+        return super().get_to_file(key, path, **options)
 
 
 def check_warm(steps: list[dict[str, Any]], bucket: Path, cache: CheckpointCache) -> None:

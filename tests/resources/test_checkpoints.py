@@ -273,11 +273,11 @@ def test_sizes_are_bounded_before_anything_is_fetched(bucket: Bucket, tmp_path: 
 class Failing(Bucket):
     """A real bucket whose connection breaks at the weights."""
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:
         if key.endswith(".safetensors"):
             path.write_bytes(b"the first half")
             raise BucketUnavailable("connection reset")
-        return super().get_to_file(key, path, max_bytes=max_bytes)
+        return super().get_to_file(key, path, **options)
 
 
 class Recording(Bucket):
@@ -287,9 +287,9 @@ class Recording(Bucket):
         super().__init__(bucket._store, "recording")
         self.fetched: list[str] = []
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:
         self.fetched.append(key.rpartition("/")[2])
-        return super().get_to_file(key, path, max_bytes=max_bytes)
+        return super().get_to_file(key, path, **options)
 
 
 def test_fetch_that_failed_midway_is_resumed(bucket: Bucket, tmp_path: Path) -> None:
@@ -338,13 +338,13 @@ def test_ready_marker_is_written_last(checkpoint: Path, tmp_path: Path) -> None:
     class Recording(Bucket):
         keys: list[str]
 
-        def put(self, key: str, data: bytes, *, create: bool = False) -> ObjectInfo:
+        def put(self, key: str, data: bytes, **options: Any) -> ObjectInfo:
             self.keys.append(key)
-            return super().put(key, data, create=create)
+            return super().put(key, data, **options)
 
-        def put_file(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
+        def put_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:
             self.keys.append(key)
-            return super().put_file(key, path, create=create)
+            return super().put_file(key, path, **options)
 
     store = Recording(open_bucket(tmp_path / "bucket")._store, "recording")
     store.keys = []

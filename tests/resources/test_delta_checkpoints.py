@@ -15,8 +15,14 @@ from torch import Tensor
 
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.networks.grail.checkpoint import kind_prefix, metadata_key, ready_key
-from windrow.networks.grail.delta import DeltaMismatch, MalformedDelta, UnencodableDelta
+from windrow.networks.grail.delta import (
+    DeltaMismatch,
+    MalformedDelta,
+    TensorDelta,
+    UnencodableDelta,
+)
 from windrow.networks.grail.delta_codec import VERSIONS, DeltaFormat
+from windrow.resources import model_update
 from windrow.resources.checkpoint_files import (
     DamagedWeights,
     MissingCheckpointFile,
@@ -35,8 +41,8 @@ from windrow.resources.checkpoint_publishing import (
 from windrow.resources.checkpoints import CheckpointCache, CheckpointTooLarge, NoReadyCheckpoint
 from windrow.resources.delta_links import BrokenChain
 from windrow.resources.delta_publishing import publish_delta
-from windrow.resources.model_update import apply_in_place, update_in_place
-from windrow.resources.models import load_checkpoint
+from windrow.resources.model_update import HalfUpdated, apply_in_place, follow, update_in_place
+from windrow.resources.models import LoadedCheckpoint, load_checkpoint
 from windrow.resources.object_store import Bucket, BucketUnavailable, ObjectInfo, open_bucket
 
 TRAINER = Keypair.create_from_uri("//Trainer")
@@ -150,11 +156,11 @@ class Counting(Bucket):
         self.fetched: list[str] = []
         self.broken = broken
 
-    def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> ObjectInfo:
+    def get_to_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:
         if self.broken and self.broken in key:
             raise BucketUnavailable("connection reset")
         self.fetched.append(key)
-        return super().get_to_file(key, path, max_bytes=max_bytes)
+        return super().get_to_file(key, path, **options)
 
 
 def test_chain_of_three_gives_the_trainers_weights(
@@ -434,6 +440,51 @@ def test_model_stays_as_it_is_when_the_result_would_be_wrong(
         update_in_place(loaded, base, cache, 330)
     assert state_of(loaded.model) == before
     assert loaded.checkpoint_window == ANCHOR
+
+
+def test_a_model_that_cannot_follow_is_loaded_whole(
+    cache: CheckpointCache, bucket: Bucket, trained: list[VerifiedCheckpoint]
+) -> None:
+    base = cache.fetch(ANCHOR)
+    in_place = follow(load_checkpoint(base), base, cache, 330, pytest.fail)
+    assert state_of(in_place.model) == state_of(load_checkpoint(trained[1]).model)
+
+    loaded = []
+
+    def load(checkpoint: VerifiedCheckpoint) -> LoadedCheckpoint:
+        loaded.append(checkpoint.metadata.window)
+        return load_checkpoint(checkpoint)
+
+    skipped = follow(load_checkpoint(base), base, cache, 360, load)
+    assert state_of(skipped.model) == state_of(load_checkpoint(trained[2]).model)
+    bucket.delete(ready_key(390, 390))
+    publish_full(bucket, trained[3], ready_window=390, sign=TRAINER.sign)
+    bucket.put(f"{kind_prefix(390, 'DELTA')}/delta_sparse.bin.zst", b"damaged")
+    whole = follow(skipped, cache.fetch(360), cache, 390, load)
+    assert state_of(whole.model) == state_of(load_checkpoint(trained[3]).model)
+    assert loaded == [360, 390]
+
+
+def test_a_device_that_fails_between_tensors_is_named(
+    cache: CheckpointCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = cache.fetch(ANCHOR)
+    model = load_checkpoint(base)
+    values, made = model_update._values, []
+
+    def failing(change: TensorDelta) -> Tensor:
+        made.append(change)
+        # Each change is looked at once before any is made.
+        if len(made) == 8:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return values(change)
+
+    monkeypatch.setattr(model_update, "_values", failing)
+    with pytest.raises(HalfUpdated, match="Load checkpoint 330 whole"):
+        update_in_place(model, base, cache, 330)
+    monkeypatch.undo()
+    followed = follow(model, base, cache, 360, load_checkpoint)
+    assert state_of(followed.model) == state_of(load_checkpoint(cache.fetch(360)).model)
 
 
 def test_infinite_weights_are_refused_in_place(
