@@ -5,7 +5,7 @@ checks run, each leaves a verdict row, and what the network makes of them is der
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -21,7 +21,7 @@ from windrow.engine.file_verdicts import (
 from windrow.engine.group_tasks import Evaluated, GroupTasks
 from windrow.engine.model_answers import Answers, Measure, ask_model
 from windrow.engine.ports import Environment
-from windrow.engine.proof_scores import calibration_for
+from windrow.engine.proof_scores import Calibration, calibration_for
 from windrow.engine.rollout_verdicts import (
     BudgetSpent,
     Findings,
@@ -148,7 +148,7 @@ def validate_file(
         faults=looked.faults,
         completions=digest_array(digests) if passed else None,
         replay=ReplayInputs(
-            context=context,
+            context=replace(context, calibration=looked.calibration or context.calibration),
             sampled_groups=tuple(sorted(set(groups.to_pylist()))),
             forward=measured.setting if measured else None,
             sub_batches=measured.sub_batches if measured else (),
@@ -173,6 +173,7 @@ class _Looked:
     answers: Answers
     faults: tuple[str, ...]
     unevaluated: tuple[int, ...]
+    calibration: Calibration | None
 
     def results(self) -> list[tuple[Place, CheckResult]]:
         return [(c.claim.place, found) for c in self.by_row.values() for found in c.results]
@@ -223,7 +224,7 @@ def _look(
         for claim, evaluation in zip(claims, evaluations, strict=True)
         if isinstance(evaluation, BudgetSpent)
     )
-    return _Looked(by_row, answers, tuple(faults), left_out)
+    return _Looked(by_row, answers, tuple(faults), left_out, calibration)
 
 
 def _network_sample(

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from windrow.engine.proof_scores import Calibration
 from windrow.engine.validation import MAX_SAMPLED_ROWS
 from windrow.engine.validation_inputs import EVALUATION_SECONDS, ValidationContext
 from windrow.resources.beacon import Beacon
@@ -20,11 +21,13 @@ def validation_context(
     randomness: str,
     drand_round: int | None,
     every_rollout: bool,
+    calibration: Calibration | None,
     own: bool = False,
     evaluation_seconds: float = EVALUATION_SECONDS,
 ) -> ValidationContext:
     """opened: beacon of the window. randomness, drand_round: R_v and the round mixed into it.
 
+    calibration: limits of the checkpoint; None without a model.
     own: the file was mined with this very beacon; another miner may have drawn another one.
     """
     return ValidationContext(
@@ -40,6 +43,7 @@ def validation_context(
         max_context=lexicon.max_context,
         eos_token_id=lexicon.eos_token_id,
         policy=checkpoint.metadata.policy,
+        calibration=calibration,
         every_rollout=every_rollout,
         evaluation_seconds=evaluation_seconds,
     )

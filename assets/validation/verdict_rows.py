@@ -18,6 +18,7 @@ from windrow.engine.validation_inputs import ReplayInputs
 from windrow.engine.validation_refusals import refusals
 from windrow.networks.grail.validation.metrics import MinerMetrics
 from windrow.networks.grail.validation.verdicts import VERDICT_SCHEMA
+from windrow.resources.calibrations import Limits
 from windrow.resources.lake_schema import DATASETS
 from windrow.resources.miners import FoundUpload
 
@@ -125,7 +126,7 @@ def tables(
 
 
 def metadata(
-    validations: Sequence[Mapping[str, Any]], verdicts: pa.Table, miners: int
+    validations: Sequence[Mapping[str, Any]], verdicts: pa.Table, miners: int, limits: Limits
 ) -> dict[str, Any]:
     """What a person wants to see of a window's validation."""
     states: dict[str, int] = {}
@@ -148,6 +149,9 @@ def metadata(
         "verdict_rows": verdicts.num_rows,
         "seconds": round(sum(row["seconds"] for row in checked), 3),
         "refusals": dg.MetadataValue.md("\n".join(lines) if counts.num_rows else "none"),
+        "limits": limits.calibration.source,
+        "calibration_seconds": round(limits.seconds, 3),
+        "calibrated_now": limits.made,
         "margins": margins_plot(verdicts),
     }
 

@@ -19,6 +19,7 @@ from windrow.engine.validation import FileVerdict, validate_file
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.validation.uploads import UploadState
 from windrow.resources.beacon import BeaconSource
+from windrow.resources.calibrations import Calibrations
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.inference import Inference
@@ -87,6 +88,7 @@ def verdicts(
         checkpoint = checkpoints.fetch(checkpoints.select(window))
         lexicon = inference.lexicon(checkpoint)
         environment, verifier = inference.environment(checkpoint), inference.verifier(checkpoint)
+        limits = Calibrations.of(settings).limits(checkpoint, inference)
         opened, closed = beacon_source.beacon(window), beacon_source.beacon(window + WINDOW_BLOCKS)
         faults += [
             DroppedGroup(WHOLE_WINDOW, "verdicts", concern.name, concern.detail)
@@ -109,6 +111,7 @@ def verdicts(
                 randomness=closed.randomness,
                 drand_round=closed.drand_round,
                 every_rollout=config.every_rollout,
+                calibration=limits.calibration,
                 evaluation_seconds=settings.evaluation_seconds,
             )
             verdict = validate_file(
@@ -153,7 +156,7 @@ def verdicts(
             checkpoint.weights_hash,
         )
     return dg.MaterializeResult(
-        metadata=rows.metadata(validations, tables["verdicts"], len(found)),
+        metadata=rows.metadata(validations, tables["verdicts"], len(found), limits),
         check_results=[rows.coverage(judged, lost), replayed, rows.no_nan(tables["verdicts"])],
     )
 

@@ -9,6 +9,7 @@ from windrow.assets.validation.reference import seconds_for_all, validation_cont
 from windrow.engine.validation import validate_file
 from windrow.networks.grail.window_file import WindowFile
 from windrow.resources.beacon import Beacon
+from windrow.resources.calibrations import Calibrations
 from windrow.resources.checkpoints import VerifiedCheckpoint
 from windrow.resources.inference import Inference
 
@@ -27,6 +28,7 @@ def full_verifier(
     opened: Beacon,
     checkpoint: VerifiedCheckpoint,
     inference: Inference,
+    calibrations: Calibrations,
     evaluation_seconds: float,
 ) -> dg.AssetCheckResult:
     """Every check on every rollout of a file, as a validator with this checkpoint makes it.
@@ -35,6 +37,7 @@ def full_verifier(
     R_v opens other positions, and a failure near a tolerance need not recur.
     """
     randomness = stand_in_randomness(opened.randomness)
+    limits = calibrations.limits(checkpoint, inference)
     context = validation_context(
         hotkey,
         opened,
@@ -43,6 +46,7 @@ def full_verifier(
         randomness=randomness,
         drand_round=None,
         every_rollout=True,
+        calibration=limits.calibration,
         own=True,
         evaluation_seconds=seconds_for_all(file.rollouts.num_rows, evaluation_seconds),
     )
@@ -66,5 +70,7 @@ def full_verifier(
             "first": dg.MetadataValue.json(refused.slice(0, SHOWN).to_pylist()),
             "not_checked": dg.MetadataValue.json([*verdict.skipped, *verdict.faults]),
             "randomness": randomness,
+            "limits": limits.calibration.source,
+            "calibration_seconds": round(limits.seconds, 3),
         },
     )

@@ -25,6 +25,7 @@ from windrow.networks.grail.submission_checks import check_file_size
 from windrow.networks.grail.window_file import read_window_file, write_window_file
 from windrow.networks.grail.window_guards import WindowFileError
 from windrow.resources.beacon import Beacon
+from windrow.resources.calibrations import Calibrations
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.files import published
@@ -126,8 +127,17 @@ def submission(
         results = check_results(violations, checkpoint.metadata.window, current)
         if settings.verify_submission:
             opened = Beacon(**{name: beacon[name] for name in Beacon.__dataclass_fields__})
-            seconds = settings.evaluation_seconds
-            results.append(full_verifier(written, hotkey, opened, checkpoint, inference, seconds))
+            results.append(
+                full_verifier(
+                    written,
+                    hotkey,
+                    opened,
+                    checkpoint,
+                    inference,
+                    Calibrations.of(settings),
+                    settings.evaluation_seconds,
+                )
+            )
     yield dg.MaterializeResult(metadata=rows.summary_metadata(summary, flat), check_results=results)
 
 

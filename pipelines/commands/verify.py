@@ -30,6 +30,7 @@ from windrow.pipelines.commands.window_sources import (
 )
 from windrow.pipelines.live import window_resources
 from windrow.resources.beacon import BeaconSource
+from windrow.resources.calibrations import Calibrations
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.inference import Inference
@@ -105,7 +106,8 @@ class Unjudged:
 class Verifier:
     """Holds files against what the chain and the trainer's bucket say.
 
-    evaluation_seconds: to evaluate as many rollouts as the network samples.
+    evaluation_seconds: to evaluate as many rollouts as the network samples. calibrations: limits
+    of Windrow's own proof check; None for the defaults.
     """
 
     chain: Chain
@@ -114,6 +116,7 @@ class Verifier:
     inference: Inference
     options: Options
     evaluation_seconds: float
+    calibrations: Calibrations | None = None
 
     @classmethod
     def embedded(cls, options: Options) -> Self:
@@ -121,7 +124,12 @@ class Verifier:
         settings = Settings.read()
         parts = window_resources(settings)
         names = ("chain", "beacon_source", "checkpoints", "inference")
-        return cls(*(parts[name] for name in names), options, settings.evaluation_seconds)
+        return cls(
+            *(parts[name] for name in names),
+            options,
+            settings.evaluation_seconds,
+            Calibrations.of(settings),
+        )
 
     def judge(self, location: str) -> Judged | Unjudged:
         """A window file at a path or an s3:// URL; one that is hostile ends as a verdict too."""
@@ -180,6 +188,9 @@ class Verifier:
             randomness=randomness,
             drand_round=drand_round,
             every_rollout=self.options.every_rollout,
+            calibration=self.calibrations.limits(checkpoint, self.inference).calibration
+            if self.options.model and self.calibrations
+            else None,
             evaluation_seconds=seconds_for_all(file.rollouts.num_rows, self.evaluation_seconds)
             if self.options.every_rollout
             else self.evaluation_seconds,

@@ -77,6 +77,8 @@ def _print_verdict(out: Console, report: Judged, verdict: FileVerdict) -> None:
     looked = "every rollout" if context.every_rollout else "the network's sample"
     groups = ", ".join(map(str, replay.sampled_groups))
     _line(out, f"  looked at {looked}; the network's sample is group ", cell(groups))
+    if context.calibration:
+        _line(out, "  proof held to limits of ", cell(context.calibration.source, 600))
     if outcome and not outcome.metrics.had_failure:
         m = outcome.metrics
         _line(

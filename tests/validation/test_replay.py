@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.validation.replaying import exact
 from tests.validation.subnet import HONEST, HOSTILE, WINDOW, Subnet, miner
 from windrow.engine.packaging import token_hashes
+from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES
 from windrow.engine.replay import ReplayMismatch, replay
 from windrow.engine.validation import FileVerdict
 from windrow.engine.validation_inputs import ReplayInputs
@@ -91,6 +93,7 @@ def test_other_weights_or_packages_are_refused(
         (("context", "policy", "max_new_tokens"), 41),
         (("context", "policy", "temperature"), 0.71),
         (("context", "hotkey"), miner(HOSTILE).hotkey),
+        (("context", "calibration"), None),
         (("unevaluated",), [3]),
         (("sub_batches",), [16, 1]),
     ],
@@ -101,6 +104,24 @@ def test_a_flipped_input_shows_in_the_verdicts(
     assert exact(again(subnet, stored["replay"]).verdicts) == stored_verdicts(subnet)
     changed = again(subnet, altered(stored["replay"], where, value))
     assert exact(changed.verdicts) != stored_verdicts(subnet)
+
+
+def test_the_limits_of_the_model_are_used_and_stored(
+    subnet: Subnet, stored: dict[str, Any]
+) -> None:
+    """Measured once for the checkpoint: two validations hold files to the same ones."""
+    context = ReplayInputs.from_json(stored["replay"]).context
+    assert context.calibration is not None
+    assert context.calibration.rollouts == 32
+    (kept,) = (subnet.settings.home / "calibrations").glob("*/*.json")
+    assert json.loads(kept.read_bytes())["limits"] == asdict(context.calibration)
+    assert kept.parent.name == context.weights_hash
+    limits = {vars(context.calibration)[name] for name in (*SKETCH_SCORES, *LOGPROB_SCORES)}
+    held = [
+        r for r in stored_verdicts(subnet) if r["check"] in {"sketches_agree", "logprobs_agree"}
+    ]
+    assert len(held) == 32
+    assert {float.fromhex(str(row["threshold"])) for row in held} <= limits
 
 
 def altered(text: str, where: tuple[str, ...], value: object) -> str:
