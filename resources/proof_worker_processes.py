@@ -1,6 +1,7 @@
 """Proof workers as processes on this machine: found, started, asked and ended."""
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -43,6 +44,8 @@ KEPT_VARIABLES: Final = frozenset(
     {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
 )
 KEPT_PREFIXES: Final = ("LC_", "CUDA_", "NVIDIA_", "PYTORCH_", "TORCH_", "TRITON_", "OMP_", "MKL_")
+
+_log = logging.getLogger(__name__)
 
 
 class ProcessHost:
@@ -107,12 +110,16 @@ class ProcessHost:
         question = encode({"op": "hello"})
         try:
             said = decode(worker.ask(question, self._hello_seconds, told_to_stop)).header
-        except (WorkerDied, WorkerHung, MalformedFrame):
+        except (WorkerDied, WorkerHung, MalformedFrame) as error:
+            _log.warning("proof worker %s is started anew: %s", self._name, error)
             return False
         except ProofCancelled:
             worker.close()
             raise
-        return said.get("code") == code_identity() and said.get("device") == self._device
+        if said.get("code") != code_identity() or said.get("device") != self._device:
+            _log.info("proof worker %s is of other code or another device; it is ended", self._name)
+            return False
+        return True
 
     def _start(self, told_to_stop: threading.Event) -> "_Connection":
         command = [sys.executable, "-m", "windrow.resources.proof_worker"]

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -26,12 +26,21 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload([__name__])
 
 
-def run(home: Path, tiny: Path, groups: int, dies_before: str | None = None) -> None:
-    """Mine; with `dies_before`, end by SIGKILL when that dataset is about to be written."""
+def run(
+    home: Path,
+    tiny: Path,
+    groups: int,
+    dies_before: str | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Mine; with `dies_before`, end by SIGKILL when that dataset is about to be written.
+
+    variables: settings, as `Home.make` takes them.
+    """
     tempfile.tempdir = str(home)  # a killed run cleans up nothing
     if dies_before is not None:
         _die_before(dies_before)
-    result = Home.make(home, tiny).mine(groups)
+    result = Home.make(home, tiny, **(variables or {})).mine(groups)
     if not result.success:
         raise SystemExit(1)
 
