@@ -112,7 +112,7 @@ def committed_miners(settings: Settings, chain: Any) -> CommittedMiners:
         chain.commitment,
         endpoint=settings.bucket_endpoint if own else None,
         region=settings.bucket_region if own else None,
-        path_style=settings.bucket_path_style if own else None,
+        path_style=(settings.bucket_path_style or None) if own else None,
     )
     return CommittedMiners(lambda: chain.metagraph().hotkeys, cache(buckets.open))
 

@@ -3,8 +3,10 @@
 import netrc
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import QUICKNET, drand_round, window_start
@@ -25,17 +27,31 @@ from windrow.pipelines.live import (
     window_resources,
 )
 from windrow.resources.bucket_rights import check_key_pair
+from windrow.resources.chain import Chain
 from windrow.resources.drand import DrandRelays
 from windrow.resources.settings import Settings
+
+T = TypeVar("T")
 
 SKEW_SECONDS = 2.0
 """The deadline leaves 4 s of the window's last block (grail-protocol §8.4)."""
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """What holds a connection."""
+
+    def close(self) -> None: ...
+
+
 @look("chain")
 def chain(settings: Settings) -> Sequence[Finding]:
     """Whether the chain answers, and the time by it."""
-    asked = open_chain(settings)
+    with _closed_after(open_chain(settings)) as asked:
+        return _chain(settings, asked)
+
+
+def _chain(settings: Settings, asked: Chain) -> Sequence[Finding]:
     block = asked.block()
     window = window_start(block)
     name = (
@@ -86,7 +102,8 @@ def wallet(settings: Settings) -> Sequence[Finding]:
         name = f"{settings.wallet_cold}/{settings.wallet_hot}"
         found = [fine("wallet", f"{name}: hotkey {opened.hotkey}")]
     if settings.chain == "bittensor":
-        uid = bittensor_chain(settings, None).registered(opened.hotkey)
+        with _closed_after(bittensor_chain(settings, None)) as asked:
+            uid = asked.registered(opened.hotkey)
         if uid is None:
             return [
                 *found,
@@ -120,9 +137,20 @@ def bucket(settings: Settings) -> Sequence[Finding]:
 def checkpoint(settings: Settings) -> Sequence[Finding]:
     """Whether there is a model to mine with."""
     parts = window_resources(settings)
-    window = window_start(parts["chain"].block())
-    chosen = parts["checkpoints"].select(window)
+    with _closed_after(parts["chain"]) as asked:
+        window = window_start(asked.block())
+        chosen = parts["checkpoints"].select(window)
     return [fine("checkpoint", f"checkpoint {chosen} is ready for window {window}")]
+
+
+@contextmanager
+def _closed_after(asked: T) -> Iterator[T]:
+    """A chain, hung up in the end where it holds a connection."""
+    try:
+        yield asked
+    finally:
+        if isinstance(asked, Closing):
+            asked.close()
 
 
 @look("drand")
