@@ -19,6 +19,7 @@ from windrow.resources.proof_worker_processes import POLL_SECONDS, START_SECONDS
 from windrow.resources.proof_worker_service import ProofService, code_identity
 
 NAMESPACE: Final = "windrow"
+_connecting = threading.Lock()
 
 
 class RayMissing(WindrowError):
@@ -73,14 +74,7 @@ class RayHost:
     def _attach(self, told_to_stop: threading.Event) -> Any:
         import ray
 
-        if not ray.is_initialized():
-            try:
-                ray.init(self._address, namespace=NAMESPACE, log_to_driver=False)
-            except ConnectionError as error:
-                raise RayMissing(
-                    f"there is no Ray cluster at {self._address} ({error}); start one with "
-                    "`ray start`, or set the address of one that runs"
-                ) from error
+        _connect(self._address)
         actor = self._named_actor()
         question = encode({"op": "hello"})
         try:
@@ -130,3 +124,18 @@ class RayHost:
         except ray.exceptions.RayError as error:
             raise WorkerDied(f"{type(error).__name__}: {error!s:.600}") from error
         raise WorkerHung(f"{self.name} gave no answer in {seconds:g} s; has the cluster room?")
+
+
+def _connect(address: str) -> None:
+    """Join the cluster, once in a process. Raises RayMissing."""
+    import ray
+
+    with _connecting:
+        if not ray.is_initialized():
+            try:
+                ray.init(address, namespace=NAMESPACE, log_to_driver=False)
+            except ConnectionError as error:
+                raise RayMissing(
+                    f"there is no Ray cluster at {address} ({error}); start one with `ray start`, "
+                    "or set the address of one that runs"
+                ) from error
