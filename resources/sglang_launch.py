@@ -61,7 +61,10 @@ class SGLangCommand:
 
     def variables(self) -> dict[str, str]:
         """Environment variables, in addition to those that every server is given."""
-        return {"SGLANG_USE_CPU_ENGINE": "0"} | self.launch.variables()
+        # Off a GPU there are no kernels of its own to use, and nothing worth compiling: the first
+        # request with a repetition penalty would wait for it, on a busy machine for minutes.
+        slow = {} if self.launch.gpus else {"TORCHDYNAMO_DISABLE": "1"}
+        return {"SGLANG_USE_CPU_ENGINE": "0"} | slow | self.launch.variables()
 
     def kept(self, checkpoint: VerifiedCheckpoint) -> object:
         """The model without its weights, which are exchanged in place."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from tests.support.real_sglang import cpu_launch, demo_checkpoint, missing
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
@@ -37,6 +38,7 @@ EOS = 1
 VOCABULARY = 611
 PROMPT = np.array([2, 5, 6, 7, 100, 200, 301, 77], dtype=np.int32)
 SEEDS = range(16)
+LIKELIEST_TOKENS = 48
 KEY, ADMIN = Secret("a-key-for-requests"), Secret("a-key-for-control")
 
 
@@ -78,7 +80,7 @@ def generator_of(server: SGLangServer, checkpoint: VerifiedCheckpoint) -> Served
 
 
 def greedy(policy: GenerationPolicy) -> GenerationPolicy:
-    return replace(policy, top_k=1, max_new_tokens=48)
+    return replace(policy, top_k=1, max_new_tokens=LIKELIEST_TOKENS)
 
 
 def likeliest(generator: Any, policy: GenerationPolicy) -> list[int]:
@@ -152,10 +154,30 @@ def test_completion_is_never_shorter_than_the_context_allows(
     assert succeeded(answer, "asked").document()["meta_info"]["finish_reason"]["length"] == 99
 
 
-def test_repetition_penalty_is_taken(server: SGLangServer, demo: VerifiedCheckpoint) -> None:
+def test_repetition_penalty_comes_a_token_late(
+    server: SGLangServer, demo: VerifiedCheckpoint
+) -> None:
+    """SGLang prepares a step before it knows the last one's token, so that one goes unpenalised."""
     policy = replace(demo.metadata.policy, repetition_penalty=1.3)
-    reference = TransformersGenerator(load_checkpoint(demo))
-    assert likeliest(generator_of(server, demo), policy) == likeliest(reference, policy)
+    model = load_checkpoint(demo).model
+    sampled = likeliest(generator_of(server, demo), policy)
+    assert sampled == penalised(model, 1.3, late=1)
+    exact = likeliest(TransformersGenerator(load_checkpoint(demo)), policy)
+    assert exact == penalised(model, 1.3, late=0)
+    assert sampled != exact
+
+
+def penalised(model: Any, penalty: float, *, late: int) -> list[int]:
+    """The likeliest completion when the penalty counts all tokens but the last `late` ones."""
+    tokens = PROMPT.tolist()
+    while len(tokens) < len(PROMPT) + LIKELIEST_TOKENS and tokens[-1] != EOS:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([tokens])).logits[0, -1].float()
+        known = list({*PROMPT.tolist(), *tokens[: len(tokens) - late]})
+        chosen = logits[known]
+        logits[known] = torch.where(chosen < 0, chosen * penalty, chosen / penalty)
+        tokens.append(int(logits.argmax()))
+    return tokens[len(PROMPT) :]
 
 
 def test_keys_are_demanded_and_on_no_command_line(server: SGLangServer, home: Path) -> None:
