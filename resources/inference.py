@@ -8,7 +8,7 @@ from windrow.engine.ports import Environment, Generator, Prover
 from windrow.environments.environment import load_environment
 from windrow.environments.sandbox import Sandbox
 from windrow.environments.tasks import TaskSource
-from windrow.resources.checkpoints import VerifiedCheckpoint
+from windrow.resources.checkpoint_files import VerifiedCheckpoint
 from windrow.resources.proof_pool import PoolProver, ProofPool
 from windrow.resources.proof_worker_client import Placement
 

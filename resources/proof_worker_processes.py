@@ -208,10 +208,10 @@ class _Connection:
             raise WorkerDied(f"process {self.pid} is gone ({error.strerror})") from error
         raise WorkerHung(f"process {self.pid} gave no answer in {seconds:g} s")
 
-    def kill(self, by: signal.Signals = signal.SIGKILL) -> None:
+    def kill(self) -> None:
         """End the process and wait until it is gone. Raises WorkerHung where it stays."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._process, by)
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
         poll = select.poll()
         poll.register(self._process, select.POLLIN)
         gone = poll.poll(1000 * END_SECONDS)
@@ -232,7 +232,7 @@ def stop_workers(folder: Path) -> list[str]:
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         worker = _Connection.to(folder, path.stem)
         if worker is not None:
-            worker.kill(signal.SIGTERM)
+            worker.kill()  # it holds nothing that could be lost, and one that hangs heeds no less
             ended.append(path.stem)
         path.unlink(missing_ok=True)
     return ended
