@@ -197,7 +197,7 @@ class WeightsControl:
         """The server's own checksums of its tensors. Raises GenerationServerError."""
         document = self._document(self._control, "POST", "/weights_checker", {"action": "checksum"})
         ranks = document.get("ranks")
-        found = [_sums(rank) for rank in ranks] if isinstance(ranks, list) else []
+        found = [checksums_of(rank) for rank in ranks] if isinstance(ranks, list) else []
         if not found or None in found:
             raise MalformedAnswer(
                 f"{self._client.url}/weights_checker gives no checksums; without them nobody knows "
@@ -270,7 +270,7 @@ def expected_checksums(directory: Path, dtype: str) -> dict[str, str]:
     return found
 
 
-def _sums(rank: object) -> dict[str, str] | None:
+def checksums_of(rank: object) -> dict[str, str] | None:
     """The checksums of one rank; None when they are none."""
     sums = rank.get("checksums") if isinstance(rank, dict) else None
     if not isinstance(sums, dict) or not sums:
