@@ -63,7 +63,8 @@ class Node(_Strict):
 
     host: name or address it is reached at. gpu: Chutes' short reference, None without GPUs.
     hourly_cost: US dollars per GPU and hour (per machine without GPUs). transport: how it is asked.
-    agent_hotkey: SS58 address the node's agent answers for; needed for agents.
+    agent_hotkey: SS58 address the node's agent answers for; agent_key: the public key it signs its
+    answers with, 64 hex digits; both needed for agents (`windrow agent` prints them).
     kubernetes_node: name of the node in the cluster, the node's own by default.
     """
 
@@ -72,6 +73,7 @@ class Node(_Strict):
     transport: Literal["local", "agent", "kubernetes"] = "agent"
     agent_port: Port = AGENT_PORT
     agent_hotkey: str | None = None
+    agent_key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     kubernetes_node: str | None = None
     networks: Annotated[tuple[str, ...], Field(max_length=16, strict=False)] = ()
     gpu: str | None = None
@@ -132,8 +134,10 @@ class Node(_Strict):
     def _consistent(self) -> Self:
         if (self.gpu is None) != (self.gpu_count == 0):
             raise ValueError("gpu and gpu_count go together: name the card and how many there are")
-        if self.transport == "agent" and self.agent_hotkey is None:
-            raise ValueError("a node with an agent needs agent_hotkey, the address it answers for")
+        if self.transport == "agent" and None in (self.agent_hotkey, self.agent_key):
+            raise ValueError(
+                "a node with an agent needs agent_hotkey and agent_key; `windrow agent` prints them"
+            )
         return self
 
 

@@ -8,6 +8,7 @@ from windrow.engine.fleet.inventory import InvalidFleet, parse_fleet
 from windrow.networks.chutes.add_node import BadNodeImport, from_add_node, from_ansible
 from windrow.networks.gonka.node_config import BadNodeConfig, from_node_config
 
+KEY = "ab" * 32
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 
 
@@ -25,7 +26,7 @@ def test_a_fleet_of_every_transport() -> None:
     fleet = parse_fleet(
         nodes(
             "name: here, transport: local",
-            f"name: gpu-0, host: 203.0.113.7, agent_hotkey: {HOTKEY}, gpu: l40s, gpu_count: 8, "
+            f"name: gpu-0, host: 203.0.113.7, agent_hotkey: {HOTKEY}, agent_key: {KEY}, gpu: l40s, gpu_count: 8, "
             "hourly_cost: 1, networks: [chutes, gonka]",
             "name: pod-0, transport: kubernetes, kubernetes_node: worker-3",
         )
@@ -48,7 +49,7 @@ def test_a_fleet_of_every_transport() -> None:
         ("name: a, transport: local, networks: [bitcoin]", "'bitcoin' is no network"),
         ("name: a, transport: local, hardware_class: fast", "'fast' is no class"),
         ("name: a, host: 'http://x'", "neither a host name nor an address"),
-        ("name: a", "needs agent_hotkey"),
+        ("name: a", "needs agent_hotkey and agent_key"),
         ("name: a, transport: local, typo: 1", "node a: typo"),
         ("name: a, transport: local, public_address: 1.2.3", "public_address"),
     ],
@@ -64,7 +65,7 @@ def test_every_fault_is_named_at_once() -> None:
 
 
 def test_names_addresses_and_ports_are_there_once() -> None:
-    agent = f"agent_hotkey: {HOTKEY}, host: h"
+    agent = f"agent_hotkey: {HOTKEY}, agent_key: {KEY}, host: h"
     said = faults(
         nodes(
             f"name: a, {agent}, public_address: 203.0.113.7, ports: [30000, 30000]",

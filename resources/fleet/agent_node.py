@@ -1,0 +1,109 @@
+"""A node asked through its agent: signed there, signed back, bounded in time and size."""
+
+import contextlib
+import time
+from typing import Final
+
+import httpx
+
+from windrow.engine.fleet.frames import BadFrame, from_json
+from windrow.networks.chutes.signing import SIGNATURE, to_agent
+from windrow.resources.fleet.agent_identity import answer_text, is_from
+from windrow.resources.fleet.agent_service import ANSWER_SIGNATURE
+from windrow.resources.fleet.nodes import (
+    Answer,
+    ForgedAnswer,
+    NodeAnswerTooLarge,
+    NodeRefused,
+    NodeTimedOut,
+    NodeUnreachable,
+    TaskFailed,
+)
+from windrow.resources.wallet import Wallet
+
+CONNECT_SECONDS: Final = 10.0
+_REFUSALS: Final = (401, 404, 413, 429)
+
+
+class AgentNode:
+    """The node behind an agent. hotkey: whom the agent answers for; key: the agent's public key."""
+
+    def __init__(
+        self, name: str, *, host: str, port: int, hotkey: str, key: str, wallet: Wallet
+    ) -> None:
+        self.name = name
+        address = f"[{host}]" if ":" in host else host
+        self._url = f"http://{address}:{port}"
+        self._hotkey = hotkey
+        self._key = key
+        self._wallet = wallet
+        # trust_env: a proxy of this machine's environment is nobody the node was asked through.
+        self._client = httpx.Client(trust_env=False, follow_redirects=False)
+
+    def ask(self, task: str, request: bytes, *, timeout: float, max_bytes: int) -> Answer:
+        """See NodeAccess. Raises ForgedAnswer for an answer the agent's key did not sign."""
+        path = f"/tasks/{task}"
+        made = to_agent(
+            self._wallet.sign,
+            self._hotkey,
+            self._wallet.hotkey,
+            int(time.time()),
+            method="POST",
+            path=path,
+            body=request,
+        )
+        began = time.monotonic()
+        where = f"node {self.name} at {task}"
+        try:
+            with self._client.stream(
+                "POST",
+                self._url + path,
+                content=request,
+                headers=dict(made.headers),
+                timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
+            ) as response:
+                body = self._body(response, where, began + timeout, max_bytes)
+                seconds = time.monotonic() - began
+        except httpx.TimeoutException as error:
+            raise NodeTimedOut(f"{where} did not answer within {timeout:.0f} s") from error
+        except httpx.HTTPError as error:
+            raise NodeUnreachable(
+                f"{where} cannot be reached ({type(error).__name__}). Is `windrow agent` running "
+                f"there, and is {self._url} open to this machine?"
+            ) from error
+        text = answer_text(made.headers[SIGNATURE], response.status_code, body)
+        if not is_from(self._key, text, response.headers.get(ANSWER_SIGNATURE, "")):
+            raise ForgedAnswer(
+                f"{where}: the answer is not signed by the agent key that fleet.yaml names. "
+                "Another machine answered, or something changed it on the way"
+            )
+        if response.status_code == 200:
+            return Answer(body, seconds)
+        reason, detail = _refusal(body)
+        if response.status_code in _REFUSALS:
+            raise NodeRefused(f"{where} is refused: {reason}: {detail}")
+        raise TaskFailed(self.name, task, reason, detail)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    @staticmethod
+    def _body(response: httpx.Response, where: str, deadline: float, max_bytes: int) -> bytes:
+        # As it comes over the wire: a few compressed bytes could stand for gigabytes.
+        parts, size = [], 0
+        for part in response.iter_raw():
+            size += len(part)
+            if size > max_bytes:
+                raise NodeAnswerTooLarge(f"{where} answers with more than {max_bytes} bytes")
+            if time.monotonic() > deadline:
+                raise NodeTimedOut(f"{where} answers too slowly")
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _refusal(body: bytes) -> tuple[str, str]:
+    with contextlib.suppress(BadFrame):
+        said = from_json(body)
+        return str(said.get("reason"))[:100], str(said.get("detail"))[:1000]
+    return "unknown", "the agent does not say why"

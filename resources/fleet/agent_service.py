@@ -1,0 +1,132 @@
+"""The node agent: answers tasks for callers on its list, over HTTP.
+
+Requests carry Chutes' headers with a signature over method, path and body (chutes §5); each
+signature is good once, for half a minute. A large body, a stranger or a replay costs the node a
+header. Answers are signed by the agent's own key. One task runs at a time; another gets 429.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from windrow.engine.fleet.frames import to_json
+from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, TASKS
+from windrow.networks.chutes.signing import MINER_SECONDS, SIGNATURE, strict_problem
+from windrow.resources.fleet.agent_identity import answer_text
+from windrow.resources.fleet.nodes import NodeAccess, NodeError, TaskFailed
+
+ANSWER_SIGNATURE: Final = "X-Windrow-Signature"
+MOST_SECONDS: Final = 3600.0
+MOST_ANSWER: Final = 1 << 30
+MOST_REMEMBERED: Final = 100_000
+
+
+class SeenSignatures:
+    """Signatures used while they are valid; bounded: a flood is refused, and none forgotten."""
+
+    def __init__(self, clock: Callable[[], float], seconds: float = 2.0 * MINER_SECONDS) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._seen: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def first_use(self, signature: str) -> bool:
+        """Whether a signature was not used before; from now on it was."""
+        now = self._clock()
+        with self._lock:
+            while self._seen and next(iter(self._seen.values())) < now - self._seconds:
+                self._seen.popitem(last=False)
+            if signature in self._seen or len(self._seen) >= MOST_REMEMBERED:
+                return False
+            self._seen[signature] = now
+            return True
+
+
+def agent_app(
+    node: NodeAccess,
+    *,
+    hotkey: str,
+    callers: Collection[str],
+    key: Ed25519PrivateKey,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """The agent of a node. hotkey: whom it answers for; callers: hotkeys that may ask."""
+    seen = SeenSignatures(clock)
+    busy = threading.Lock()
+
+    def signed(request: Request, status: int, body: bytes) -> Response:
+        text = answer_text(request.headers.get(SIGNATURE, ""), status, body)
+        headers = {ANSWER_SIGNATURE: key.sign(text).hex()}
+        return Response(body, status, headers, media_type="application/octet-stream")
+
+    def refused(request: Request, status: int, reason: str, detail: str) -> Response:
+        return signed(request, status, to_json({"reason": reason, "detail": detail}))
+
+    async def ask(request: Request) -> Response:
+        body = await _body(request)
+        if body is None:
+            return refused(request, 413, "TooLarge", f"at most {MAX_REQUEST_BYTES} bytes are read")
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        problem = strict_problem(
+            request.headers,
+            miner=hotkey,
+            signers=callers,
+            method=request.method,
+            path=path,
+            body=body,
+            clock=clock(),
+        )
+        if problem is None and not seen.first_use(request.headers[SIGNATURE].lower()):
+            problem = "the request was answered before"
+        if problem is not None:
+            return refused(request, 401, "NotAllowed", problem)
+        task = request.path_params["task"]
+        if task not in TASKS:
+            return refused(request, 404, "UnknownTask", f"this agent does {', '.join(TASKS)}")
+        if not busy.acquire(blocking=False):
+            return refused(request, 429, "Busy", "the node is at another task")
+        try:
+            answer = await run_in_threadpool(
+                node.ask, task, body, timeout=MOST_SECONDS, max_bytes=MOST_ANSWER
+            )
+        except TaskFailed as error:
+            return refused(request, 422, error.reason, str(error))
+        except NodeError as error:
+            return refused(request, 500, type(error).__name__, str(error))
+        finally:
+            busy.release()
+        return signed(request, 200, answer.body)
+
+    async def ping(request: Request) -> Response:
+        return signed(request, 200, b"")
+
+    return Starlette(
+        routes=[
+            Route("/ping", ping, methods=["GET"]),
+            Route("/tasks/{task}", ask, methods=["POST"]),
+        ]
+    )
+
+
+async def _body(request: Request) -> bytes | None:
+    """The request's body, or None as soon as it is too large."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > MAX_REQUEST_BYTES:
+                return None
+            parts.append(part)
+    except ClientDisconnect:
+        return None
+    return b"".join(parts)

@@ -1,0 +1,222 @@
+"""Nodes asked: this machine's process, and an agent over real HTTP."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from starlette.types import ASGIApp
+
+from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, BadRequest
+from windrow.networks.chutes.signing import to_agent
+from windrow.resources.fleet import nodes
+from windrow.resources.fleet.agent_identity import AgentKeyError, agent_key, public_half
+from windrow.resources.fleet.agent_node import AgentNode
+from windrow.resources.fleet.agent_service import SeenSignatures, agent_app
+from windrow.resources.fleet.nodes import Answer, LocalNode
+from windrow.resources.secret import Secret
+from windrow.resources.wallet import DevelopmentWallet
+
+OPERATOR = DevelopmentWallet(Secret("//Operator"))
+STRANGER = DevelopmentWallet(Secret("//Stranger"))
+ASK = {"timeout": 20.0, "max_bytes": 1 << 20}
+
+
+@dataclass
+class Echo:
+    """A node that answers what it is asked, after a while."""
+
+    seconds: float = 0.0
+    size: int | None = None
+
+    def ask(self, task: str, request: bytes, *, timeout: float, max_bytes: int) -> Answer:
+        time.sleep(self.seconds)
+        if task == "facts":
+            raise nodes.TaskFailed("n", task, "NoGpu", "fell off the bus")
+        return Answer(request if self.size is None else bytes(self.size), 0.0)
+
+    def close(self) -> None:
+        return None
+
+
+class Served:
+    """An ASGI app on a port of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(app, log_level="critical", lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+        )
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+
+
+@pytest.fixture
+def key() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.generate()
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def agent(key: Ed25519PrivateKey, echo: Echo) -> Iterator[Served]:
+    app = agent_app(echo, hotkey=OPERATOR.hotkey, callers=[OPERATOR.hotkey], key=key)
+    served = Served(app)
+    yield served
+    served.close()
+
+
+def asking(
+    agent: Served, key: Ed25519PrivateKey, wallet: DevelopmentWallet = OPERATOR
+) -> AgentNode:
+    return AgentNode(
+        "n",
+        host="127.0.0.1",
+        port=agent.port,
+        hotkey=OPERATOR.hotkey,
+        key=public_half(key),
+        wallet=wallet,
+    )
+
+
+def test_an_agent_answers_its_caller(agent: Served, key: Ed25519PrivateKey) -> None:
+    answer = asking(agent, key).ask("preflight", b"hello", **ASK)
+    assert answer.body == b"hello"
+    assert answer.seconds > 0
+
+
+def test_a_stranger_is_refused(agent: Served, key: Ed25519PrivateKey) -> None:
+    with pytest.raises(nodes.NodeRefused, match="not on this node's list"):
+        asking(agent, key, STRANGER).ask("preflight", b"", **ASK)
+
+
+def test_a_request_is_answered_once(agent: Served) -> None:
+    made = to_agent(
+        OPERATOR.sign,
+        OPERATOR.hotkey,
+        OPERATOR.hotkey,
+        int(time.time()),
+        method="POST",
+        path="/tasks/preflight",
+        body=b"x",
+    )
+    url = f"http://127.0.0.1:{agent.port}/tasks/preflight"
+    first, second = (httpx.post(url, content=b"x", headers=dict(made.headers)) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 401)
+    assert "answered before" in second.json()["detail"]
+    shouting = {name: value.upper() for name, value in made.headers.items()}
+    shouting["X-Chutes-Miner"] = shouting["X-Chutes-Validator"] = OPERATOR.hotkey
+    assert httpx.post(url, content=b"x", headers=shouting).status_code == 401
+    elsewhere = f"http://127.0.0.1:{agent.port}/tasks/facts"
+    assert httpx.post(elsewhere, content=b"x", headers=dict(made.headers)).status_code == 401
+
+
+def test_an_answer_of_another_machine_is_not_believed(agent: Served) -> None:
+    with pytest.raises(nodes.ForgedAnswer, match="not signed by the agent key"):
+        asking(agent, Ed25519PrivateKey.generate()).ask("preflight", b"", **ASK)
+
+
+def test_a_task_that_fails_says_why(agent: Served, key: Ed25519PrivateKey) -> None:
+    with pytest.raises(nodes.TaskFailed, match="fell off the bus") as caught:
+        asking(agent, key).ask("facts", b"", **ASK)
+    assert caught.value.reason == "NoGpu"
+
+
+def test_an_unknown_task_and_a_large_request(agent: Served, key: Ed25519PrivateKey) -> None:
+    with pytest.raises(nodes.NodeRefused, match="UnknownTask"):
+        asking(agent, key).ask("rm", b"", **ASK)
+    with pytest.raises((nodes.NodeRefused, nodes.NodeUnreachable)):
+        asking(agent, key).ask("preflight", bytes(MAX_REQUEST_BYTES + 1), **ASK)
+
+
+def test_an_answer_may_be_too_large_or_too_late(
+    agent: Served, key: Ed25519PrivateKey, echo: Echo
+) -> None:
+    echo.size = 2 << 20
+    with pytest.raises(nodes.NodeAnswerTooLarge):
+        asking(agent, key).ask("preflight", b"", **ASK)
+    echo.size, echo.seconds = None, 1.0
+    with pytest.raises(nodes.NodeTimedOut):
+        asking(agent, key).ask("preflight", b"", timeout=0.2, max_bytes=10)
+
+
+def test_a_node_does_one_thing_at_a_time(agent: Served, key: Ed25519PrivateKey, echo: Echo) -> None:
+    echo.seconds = 1.0
+    first = threading.Thread(target=asking(agent, key).ask, args=("preflight", b""), kwargs=ASK)
+    first.start()
+    time.sleep(0.3)
+    with pytest.raises(nodes.NodeRefused, match="Busy"):
+        asking(agent, key).ask("preflight", b"", **ASK)
+    first.join()
+    assert asking(agent, key).ask("preflight", b"again", **ASK).body == b"again"
+
+
+def test_nobody_at_the_port(key: Ed25519PrivateKey, agent: Served) -> None:
+    node = asking(agent, key)
+    agent.close()
+    with pytest.raises(nodes.NodeUnreachable, match="windrow agent"):
+        node.ask("preflight", b"", **ASK)
+
+
+def test_used_signatures_are_forgotten_when_they_are_stale_and_never_before() -> None:
+    now = [0.0]
+    seen = SeenSignatures(lambda: now[0], seconds=60.0)
+    assert seen.first_use("a")
+    assert not seen.first_use("a")
+    now[0] = 59.0
+    assert not seen.first_use("a")
+    now[0] = 61.0
+    assert seen.first_use("a")
+
+
+def test_an_agents_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "agent" / "key"
+    made = public_half(agent_key(path))
+    assert public_half(agent_key(path)) == made
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_bytes(b"short")
+    with pytest.raises(AgentKeyError, match="delete it"):
+        agent_key(path)
+
+
+def test_this_machine_survives_what_its_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDROW_WALLET_URI", "//Secret")
+    node = LocalNode("here")
+    with pytest.raises(nodes.TaskFailed, match="UnknownTask"):
+        node.ask("nothing", b"", **ASK)
+    process = node._process
+    assert process is not None
+    environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+    assert b"Secret" not in environment
+    process.kill()
+    process.wait()
+    with pytest.raises(nodes.TaskFailed, match="UnknownTask"):
+        node.ask("nothing", b"", **ASK)
+    again = node._process
+    assert again is not None
+    again.send_signal(signal.SIGSTOP)
+    with pytest.raises(nodes.NodeTimedOut):
+        node.ask("nothing", b"", timeout=0.2, max_bytes=10)
+    assert again.poll() is not None
+    with pytest.raises(BadRequest):
+        node.ask("nothing", bytes(MAX_REQUEST_BYTES + 1), **ASK)
+    node.close()
