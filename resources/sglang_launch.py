@@ -57,6 +57,10 @@ class SGLangCommand:
             argv += ["--disable-cuda-graph"]
         if launch.deterministic:
             argv += ["--enable-deterministic-inference"]
+        if _penalised(checkpoint):
+            # A step is otherwise prepared before the token of the last is known, and that token
+            # goes unpenalised.
+            argv += ["--disable-overlap-schedule"]
         return [*argv, *launch.options]
 
     def variables(self) -> dict[str, str]:
@@ -70,7 +74,7 @@ class SGLangCommand:
         """The model without its weights, which are exchanged in place."""
         config = read_config(checkpoint.directory)
         config.pop("transformers_version", None)
-        return config
+        return [config, _penalised(checkpoint)]
 
     @contextmanager
     def sealed(self) -> Iterator[None]:
@@ -85,3 +89,7 @@ class SGLangCommand:
             yield
         finally:
             self._keys_file.unlink(missing_ok=True)
+
+
+def _penalised(checkpoint: VerifiedCheckpoint) -> bool:
+    return checkpoint.metadata.policy.repetition_penalty != 1.0

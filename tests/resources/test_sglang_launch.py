@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,15 @@ def test_keys_are_in_a_file_of_ones_own_while_it_starts(
         assert json.loads(path.read_text()) == {"api-key": "k1", "admin-api-key": "k2"}
         assert path.stat().st_mode & 0o077 == 0
     assert not path.exists()
+
+
+def test_penalty_is_sampled_exactly(checkpoint: VerifiedCheckpoint, tmp_path: Path) -> None:
+    command = SGLangCommand(ServerLaunch(Path("python"), 1), tmp_path)
+    policy = replace(checkpoint.metadata.policy, repetition_penalty=1.1)
+    penalised = replace(checkpoint, metadata=replace(checkpoint.metadata, policy=policy))
+    assert "--disable-overlap-schedule" in command.argv(penalised)
+    assert "--disable-overlap-schedule" not in command.argv(checkpoint)
+    assert command.kept(penalised) != command.kept(checkpoint)
 
 
 @pytest.mark.parametrize("option", ["--api-key", "--model_path=x", "--port"])
