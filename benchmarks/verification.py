@@ -1,13 +1,14 @@
 """Verifying a window's sampled rollouts: `ModelVerifier` and whole-array checks against the plain
 way of the same rules.
 
-64 rollouts (4 prompts x 16, up to 512 tokens), a random Qwen2 of hidden size 64, 2 layers and
-32,768 tokens in float32, temperature 0.7 and repetition penalty 1.1, one thread. Both sides pad
-sub-batches of 16 in row order and come to the four verdicts that need the model: proof,
-termination, log-probs and distribution. The plain way keeps the logits of every position of all
-rows in memory, makes a log-softmax for each challenged log-prob and a softmax for each token of
-the distribution, and compares sketches position by position out of dicts (grail-validation §7,
-§26.13). With a larger model both sides spend more of their time in the same matrix products.
+64 rollouts (4 prompts x 16, up to 512 tokens), random Qwen2 models with 32,768 tokens in float32,
+one small and one in which the model passes weigh most, temperature 0.7 and repetition penalty 1.1,
+one thread. Both sides come to the four verdicts that need the model: proof, termination, log-probs
+and distribution. The plain way pads sub-batches of 16 in row order, keeps the logits of every
+position of all rows in memory, makes a log-softmax for each challenged log-prob and a softmax for
+each token of the distribution, and compares sketches position by position out of dicts
+(grail-validation §7, §26.13). Ours runs sequences of like length together, multiplies with the
+faster of torch's two libraries, and walks the head once, over completions alone.
 
 Each side runs in a process of its own. Seconds are of processor time, which one thread on a busy
 machine does not spend waiting; memory is its peak resident size less what the process
@@ -48,6 +49,9 @@ COEFFICIENTS = sketch_coefficients("5eed")  # as the plain sketches of benchmark
 POLICY = GenerationPolicy(512, temperature=0.7, top_p=1.0, top_k=None, repetition_penalty=1.1)
 REPEATS = 2
 
+SHAPES = {"small": (64, 2), "model-heavy": (256, 4)}
+"""Hidden size and layers by name."""
+
 Verdicts = list[tuple[bool, bool, bool, bool]]
 
 
@@ -62,13 +66,13 @@ class Rollout:
     logprobs: np.ndarray
 
 
-def make_model() -> Qwen2ForCausalLM:
+def make_model(hidden: int, layers: int) -> Qwen2ForCausalLM:
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=2,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
@@ -80,7 +84,7 @@ def make_model() -> Qwen2ForCausalLM:
     with torch.no_grad():
         # Activations that reach every bucket, and still moderate logits.
         model.model.norm.weight.mul_(30)
-        model.lm_head.weight.div_(10)
+        model.lm_head.weight.div_(10 * (hidden / 64) ** 0.5)
     return model
 
 
@@ -194,10 +198,14 @@ def plain_distribution(rollout: Rollout, logits: Tensor) -> bool:
     return bool(np.median(found) > 0.30 and min(found) > 1e-5 and min(low) > 0.025)
 
 
-def measure(verify: Callable[[Qwen2ForCausalLM, list[Rollout]], Verdicts], results: Path) -> None:
+def measure(
+    verify: Callable[[Qwen2ForCausalLM, list[Rollout]], Verdicts],
+    shape: tuple[int, int],
+    results: Path,
+) -> None:
     """Run one side in this process and write its verdicts, seconds and peak bytes."""
     torch.set_num_threads(1)
-    model = make_model()
+    model = make_model(*shape)
     rollouts = make_window(model)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
@@ -215,20 +223,26 @@ def measure(verify: Callable[[Qwen2ForCausalLM, list[Rollout]], Verdicts], resul
 
 
 def run() -> list[Ratio]:
+    return [ratio for name in SHAPES for ratio in compared(name)]
+
+
+def compared(name: str) -> list[Ratio]:
+    """Both sides on a model of one shape."""
     with tempfile.TemporaryDirectory() as folder:
         sides = []
         for side in ("ours", "plain"):
             results = Path(folder) / f"{side}.json"
-            command = [sys.executable, "-m", "benchmarks.verification", side, str(results)]
+            command = [sys.executable, "-m", "benchmarks.verification", side, name, str(results)]
             subprocess.run(command, check=True)
             sides.append(json.loads(results.read_text()))
     mine, theirs = sides
     assert mine["verdicts"] == theirs["verdicts"], "both sides must come to the same verdicts"
     speed = theirs["seconds"] / mine["seconds"]
     memory = mine["peak"] / theirs["peak"]
+    hidden, layers = SHAPES[name]
     return [
         Ratio(
-            "verifying sampled rollouts",
+            f"verifying sampled rollouts, d={hidden}, {layers} layers",
             mine["tokens"] / mine["seconds"],
             theirs["tokens"] / theirs["seconds"],
             "tokens/s",
@@ -237,7 +251,7 @@ def run() -> list[Ratio]:
             speed >= 3,
         ),
         Ratio(
-            "verification peak memory",
+            f"verification peak memory, d={hidden}, {layers} layers",
             mine["peak"] / 2**20,
             theirs["peak"] / 2**20,
             "MiB",
@@ -249,4 +263,4 @@ def run() -> list[Ratio]:
 
 
 if __name__ == "__main__":
-    measure({"ours": ours, "plain": plain}[sys.argv[1]], Path(sys.argv[2]))
+    measure({"ours": ours, "plain": plain}[sys.argv[1]], SHAPES[sys.argv[2]], Path(sys.argv[3]))

@@ -90,6 +90,7 @@ def among_nine(
             env_id=env_id,
             max_tokens=max_tokens,
             WINDROW_EVALUATION_SECONDS=BUDGET,
+            WINDROW_CALIBRATION="no",
         )
     for wallet in NINE:
         rollouts = subnet.rollouts(wallet, write=partial(solved, subnet, wallet))
@@ -141,7 +142,7 @@ def test_code_that_breaks_out_of_its_built_ins_gains_nothing(
 ) -> None:
     """Fork, sleep, fill, read, kill and the like: each is one failed rollout, and nothing more."""
     monkeypatch.setattr(embedded, "Sandbox", QUICK)
-    subnet = Subnet.make(tmp_path, env_id="humaneval", max_tokens=190)
+    subnet = Subnet.make(tmp_path, env_id="humaneval", max_tokens=190, WINDROW_CALIBRATION="no")
     one, other = miner(HOSTILE), NINE[0]
     upload(subnet, one, [*ATTACKS.values(), *"1234"])
     subnet.upload(other, subnet.file(other, subnet.rollouts(other)))

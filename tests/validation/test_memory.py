@@ -24,7 +24,7 @@ RULES = {"ops": {"weights": {"config": {"exponent": 1.0, "burn_percentage": 50.0
 @pytest.fixture
 def subnet(tmp_path: Path) -> Iterator[Subnet]:
     """A subnet of which the validator has seen nothing yet, with nine worthless files."""
-    subnet = Subnet.make(tmp_path)
+    subnet = Subnet.make(tmp_path, WINDROW_CALIBRATION="no")
     for uri in HONEST:
         subnet.upload(miner(uri), bytes(300))
     with subnet.instance:
