@@ -24,7 +24,8 @@ def recorded(name: str) -> tuple[int, Any]:
 class ScriptedSGLang:
     """Answers as SGLang would; `faults` take the place of the next answers on a path.
 
-    context: most tokens of prompt and completion together. device: "cpu" computes checksums from the weight files, "cuda" makes them up per version.
+    context: most tokens of prompt and completion together.
+    device: "cpu" computes checksums from the weight files, "cuda" makes them up per version.
     requests: (path, body) of everything that was asked, health checks apart.
     running: names of the sequences at work, while `hold` is set.
     """
