@@ -78,7 +78,7 @@ def _print_verdict(out: Console, report: Judged, verdict: FileVerdict) -> None:
     groups = ", ".join(map(str, replay.sampled_groups))
     _line(out, f"  looked at {looked}; the network's sample is group ", cell(groups))
     if context.calibration:
-        _line(out, "  proof held to limits of ", cell(context.calibration.source, 600))
+        _line(out, "  limits of the proof check: ", cell(context.calibration.source, 600))
     if outcome and not outcome.metrics.had_failure:
         m = outcome.metrics
         _line(
