@@ -6,10 +6,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windrow.engine.claims import Claim
+from windrow.engine.model_answers import Answers
+from windrow.engine.proof_verdicts import ModelSays
 from windrow.engine.validation_inputs import ValidationContext
 from windrow.networks.grail.columns import RolloutColumns
 from windrow.networks.grail.rollout_checks import check_proof_fields
 from windrow.networks.grail.submission_checks import SubmissionContext, check_identity
+from windrow.networks.grail.validation.drawing import (
+    SAMPLER_DRIFT,
+    check_repeats,
+    log_probability,
+    repeat_evidence,
+)
 from windrow.networks.grail.validation.groups import check_rollout_group
 from windrow.networks.grail.validation.strict import check_duplicates, check_group_numbers
 from windrow.networks.grail.validation.verdicts import (
@@ -103,6 +111,32 @@ def group_results(claims: Sequence[Claim]) -> list[tuple[Place, CheckResult]]:
         )
         for group, members in groups.items()
     ]
+
+
+def repeat_results(
+    claims: Sequence[Claim],
+    answers: Answers,
+) -> list[tuple[Place, CheckResult]]:
+    """Whether equal completions come as sampled, of every group and of the file.
+
+    Rollouts that the model could not be asked about are left out.
+    """
+    if answers.measured is None:
+        return []
+    drift = SAMPLER_DRIFT[answers.measured.setting.dtype]
+    groups: dict[int | None, list[tuple[bytes, float]]] = {}
+    for claim, model in zip(claims, answers.rollouts, strict=True):
+        if isinstance(model, ModelSays):
+            drawn = model.draw_logprobs
+            likely = 0.0 if drawn is None else log_probability(drawn, drift)
+            group = groups.setdefault(claim.place.rollout_group, [])
+            group.append((claim.tokens.tobytes(), likely))
+    evidence = {
+        group: repeat_evidence([key for key, _ in own], [likely for _, likely in own])
+        for group, own in groups.items()
+    }
+    of_groups = [(Place(rollout_group=g), check_repeats(found)) for g, found in evidence.items()]
+    return [*of_groups, (Place(), check_repeats(sum(evidence.values())))]
 
 
 def _verdicts(violations: pa.Table, rollouts: pa.Table, context: ValidationContext) -> pa.Table:

@@ -1,5 +1,6 @@
 """Asks a model about the rollouts of a file: which of them it can read, and with what sketches."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -52,11 +53,13 @@ def ask_model(
     ]
     own = [_coefficients(claim.randomness) for claim in claims]
     asked = [index for index, why in enumerate(unreadable) if why is None]
+    times = Counter(_drawing(claims[index]) for index in asked)
     questions = [
         Question(
             claims[index].tokens,
             claims[index].prompt_length,
             _distinct(own[index], canonical),
+            drawn=times[_drawing(claims[index])] > 1,
         )
         for index in asked
     ]
@@ -82,6 +85,11 @@ def _unreadable(
     if isinstance(prompt, np.ndarray) and len(claim.tokens) > len(prompt) + MAX_COMPLETION_TOKENS:
         return "longer than the canonical prompt and the longest completion"
     return None
+
+
+def _drawing(claim: Claim) -> tuple[int | None, bytes]:
+    """Equal for equal completions of a group."""
+    return claim.place.rollout_group, claim.tokens.tobytes()
 
 
 def _coefficients(randomness: str | None) -> Coefficients | None:
@@ -114,4 +122,7 @@ def _says(
         totals=found.totals,
         probabilities=found.probabilities,
         eos_probability=found.eos_probability,
+        better_count=found.better_count,
+        better_mass=found.better_mass,
+        draw_logprobs=found.draw_logprobs,
     )

@@ -30,7 +30,8 @@ class ModelSays:
 
     own_sketches: int32 [L] under the commit's own randomness, canonical_sketches under the
     window's; None where that is not known or no randomness. margins: float32 [L]. logprobs,
-    totals, probabilities: float32 [C], as of `RolloutMeasure`.
+    totals, probabilities, draw_logprobs: float32 [C], with the numbers after them as of
+    `RolloutMeasure`.
     """
 
     own_sketches: NDArray[np.int32] | None
@@ -40,6 +41,9 @@ class ModelSays:
     totals: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     eos_probability: float
+    better_count: int
+    better_mass: float
+    draw_logprobs: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from windrow.engine.proof_verdicts import (
 from windrow.engine.validation_inputs import ValidationContext
 from windrow.environments.evaluation import Evaluation
 from windrow.networks.grail.validation.distribution import check_distribution
+from windrow.networks.grail.validation.drawing import check_nucleus
 from windrow.networks.grail.validation.outcome import Admission
 from windrow.networks.grail.validation.rewards import (
     check_evaluation,
@@ -154,6 +155,8 @@ def check_rollout(
         results += [found for found in unaided if not found.windrow_verdict]
     if agreement is not None:
         results += [agreement.sketches, agreement.logprobs]
+    if isinstance(model, ModelSays):
+        results.append(check_nucleus(model.better_count, model.better_mass, context.policy))
     return results
 
 

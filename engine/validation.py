@@ -15,6 +15,7 @@ from windrow.engine.claims import Claim, claims_of
 from windrow.engine.file_verdicts import (
     file_results,
     group_results,
+    repeat_results,
     strict_verdicts,
     structure_verdicts,
 )
@@ -137,7 +138,10 @@ def validate_file(
                 verdict_table(
                     context.window,
                     context.hotkey,
-                    file_results(structure, file) + looked.results() + group_results(claims),
+                    file_results(structure, file)
+                    + looked.results()
+                    + group_results(claims)
+                    + repeat_results(claims, looked.answers),
                 ),
                 structure_verdicts(structure, rollouts, context),
                 strict_verdicts(columns, rows, rollouts, digests, context),

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from windrow.engine.drawing import Drawing
 from windrow.engine.forward import (
     CausalModel,
     InvalidSequence,
@@ -121,6 +122,10 @@ class ModelVerifier:
         )
         if not finite(scores.logprobs):
             return None
+        drawing = Drawing(
+            self._model, question, states[prompt - 1 : -1], scores.probabilities, policy
+        )
+        better_count, better_mass = drawing.better()
         return RolloutMeasure(
             sketches=tuple(_sketches(states, c) for c in question.coefficients),
             margins=sketch_margins(states, top_k=SKETCH_TOP_K, buckets=SKETCH_BUCKETS)
@@ -130,6 +135,9 @@ class ModelVerifier:
             totals=scores.totals.cpu().numpy(),
             probabilities=scores.probabilities.cpu().numpy(),
             eos_probability=eos_probability(end, self._eos_token_id),
+            better_count=better_count,
+            better_mass=better_mass,
+            draw_logprobs=drawing.logprobs() if question.drawn else None,
         )
 
 

@@ -115,6 +115,21 @@ def chosen_scores(
     return ChosenScores(logprobs, totals, as_sampled.exp())
 
 
+def sampler_scores(
+    logits: Tensor, sequence: Tensor, at: Tensor, *, temperature: float, repetition_penalty: float
+) -> Tensor:
+    """Logits as a sampler ranks them, float32 [M, V].
+
+    logits: [M, V], any floating dtype; row i is what the model said of token at[i]. sequence:
+    int64 [L], prompt and completion. at: int64 [M]. All on one device.
+    """
+    scores = logits.float()
+    if repetition_penalty != 1.0:
+        seen = _first_seen(sequence, scores.shape[1])
+        scores = _penalise(scores, seen, at, repetition_penalty)
+    return scores if temperature == 1.0 else scores / temperature
+
+
 class _Sampling:
     """How a sampler changes the logits of tokens `first` and later of a sequence."""
 
@@ -123,9 +138,7 @@ class _Sampling:
     ) -> None:
         self.sequence, self.first = sequence, first
         self._temperature, self._penalty = temperature, penalty
-        self._first_seen = torch.full((vocabulary,), _UNSEEN, device=sequence.device)
-        positions = torch.arange(len(sequence), device=sequence.device)
-        self._first_seen.scatter_reduce_(0, sequence, positions, "amin")
+        self._first_seen = _first_seen(sequence, vocabulary)
 
     def positions(self, rows: slice) -> Tensor:
         """Where in the sequence the tokens of these rows stand."""
@@ -192,6 +205,13 @@ def _penalise(scores: Tensor, first_seen: Tensor, at: Tensor, penalty: float) ->
     penalised = torch.where(own >= 0, own / penalty, own * penalty)
     seen = first_seen[columns].unsqueeze(0) < at.unsqueeze(1)
     return scores.index_copy(1, columns, torch.where(seen, penalised, own))
+
+
+def _first_seen(sequence: Tensor, vocabulary: int) -> Tensor:
+    """Where each token of the vocabulary first stands in a sequence, int64 [vocabulary]."""
+    first = torch.full((vocabulary,), _UNSEEN, device=sequence.device)
+    positions = torch.arange(len(sequence), device=sequence.device)
+    return first.scatter_reduce_(0, sequence, positions, "amin")
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

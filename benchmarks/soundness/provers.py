@@ -39,7 +39,7 @@ class Oracle:
     def __call__(self, questions: Sequence[Question], policy: GenerationPolicy) -> Measured:
         """As `ModelVerifier.measure`."""
         unknown = {self._key(q): q for q in questions if self._key(q) not in self._known}
-        asked = [Question(q.tokens, q.prompt_length, self._vectors) for q in unknown.values()]
+        asked = [Question(q.tokens, q.prompt_length, self._vectors, True) for q in unknown.values()]
         found = self._verifier.measure(asked, policy).rollouts
         self._known |= {key: one for key, one in zip(unknown, found, strict=True) if one}
         answers = tuple(self._answer(question) for question in questions)

@@ -84,11 +84,13 @@ def limits_of_one(study: Study) -> Iterator[str]:
     )
     yield ""
     yield (
-        "What would show them: for text that was not sampled, a seed for each request that the "
-        "validator can draw again; for greedy text and repeated rollouts, the count of distinct "
-        "completions (the network's score already counts equal ones once) and the sum of the "
-        "log-probs over a file against its expectation; for small steps of training, sketches "
-        "with finer buckets or TOPLOC's mantissas; for copies, the other miners' files "
+        "Equal completions are held against how likely the model makes them "
+        "(`repeated_completions`): honest groups, and files, are refused at most once in a "
+        "thousand whatever the model, by Markov's inequality, and copies pass only where the model "
+        "is certain. What would show the rest: for text that was not sampled, a seed for each "
+        "request that the validator can draw again; for greedy text, the sum of the log-probs over "
+        "a file against its expectation; for small steps of training, sketches with finer buckets "
+        "or TOPLOC's mantissas; for copies, the other miners' files "
         "(`networks/grail/validation/copies.py`)."
     )
     yield ""

@@ -60,6 +60,10 @@ ADVICE: Final = MappingProxyType(
         "the generation server or another model.",
         "token_distribution_valid": "Sample with the checkpoint's temperature, top-p and top-k, "
         "and from its weights; too many unlikely tokens look like another model.",
+        "within_nucleus": "Sample with the checkpoint's top-k and top-p; a token that they leave "
+        "out was not drawn by this policy.",
+        "repeated_completions": "Draw each completion by itself with a seed of its own; so many "
+        "equal ones are copies, or drawn at a lower temperature.",
         "group_advantages": "Compute advantages from the 16 rewards of the group as submitted.",
     }
 )

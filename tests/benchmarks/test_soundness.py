@@ -22,6 +22,7 @@ from benchmarks.soundness.statistics import lower_bound, upper_bound
 from benchmarks.soundness.world import World, with_eager_attention
 from windrow.engine.calibration import calibrate
 from windrow.engine.proof_scores import CONSERVATIVE
+from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 
 LIMITS = CONSERVATIVE["float32"]
 
@@ -96,6 +97,20 @@ def test_rounded_weights_are_refused_even_with_the_true_sketches_of_the_prompt(
         )
     )
     assert within(scores_of(eager, own), limits).all()
+
+
+def test_copies_of_one_rollout_are_refused_and_honest_groups_are_not(
+    world: World, oracle: Oracle, honest: Claims
+) -> None:
+    own = oracle.own(honest.rollouts, world.policy)
+    rarest = honest.rollouts.completions[int(np.argmin([m.logprobs.sum() for m in own]))]
+    copies = world.rollouts([0], [0], [rarest] * ROLLOUTS_PER_GROUP)
+    proofs = as_proofs(copies, oracle.own(copies, world.policy))
+    forged = judge(Claims(copies, *proofs, world.randomness, copies.miners), world, oracle)
+    assert forged.network.all()
+    assert not forged.windrow.any()
+    assert set(forged.windrow_refusals) == {"repeated_completions"}
+    assert judge(honest, world, oracle).windrow.all()
 
 
 def test_bounds_are_clopper_pearson() -> None:

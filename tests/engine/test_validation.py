@@ -52,7 +52,10 @@ def context_of(name: str, **changes: object) -> ValidationContext:
             vocabulary=512,
             max_context=2048,
             eos_token_id=2,
-            policy=GenerationPolicy.parse(RECORDED["generation_params"]),
+            # The recorded completions keep to neither top_p nor top_k.
+            policy=replace(
+                GenerationPolicy.parse(RECORDED["generation_params"]), top_p=1.0, top_k=None
+            ),
         ),
         **changes,
     )

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from tests.support.tiny_qwen2 import random_sequences, tiny_qwen2
 from windrow.engine.forward import InvalidSequence
@@ -10,6 +13,7 @@ from windrow.kernels.logprobs import CPU_BLOCK
 from windrow.kernels.sketch import activation_sketches, sketch_margins
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.prf import sketch_coefficients
+from windrow.networks.grail.validation.drawing import SLACK
 
 EOS = 2
 POLICY = GenerationPolicy(64, temperature=0.7, top_p=0.9, top_k=50, repetition_penalty=1.2)
@@ -59,6 +63,28 @@ def sampled(logits: torch.Tensor, tokens: torch.Tensor, at: torch.Tensor) -> flo
     for token in set(tokens[:at].tolist()):
         scores[token] *= POLICY.repetition_penalty ** (-1 if scores[token] >= 0 else 1)
     return (scores / POLICY.temperature).softmax(-1)[tokens[at]].item()
+
+
+def test_how_tokens_were_drawn_is_told_where_it_is_asked() -> None:
+    model, policy = tiny_qwen2(), replace(POLICY, top_p=0.8, top_k=5, repetition_penalty=1.0)
+    asked = [replace(question, drawn=at == 0) for at, question in enumerate(questions(20, 41))]
+    first, second = ModelVerifier(model, EOS).measure(asked, policy).rollouts
+    assert first is not None
+    assert second is not None
+    assert second.draw_logprobs is None
+    assert first.draw_logprobs is not None
+    tokens = torch.from_numpy(asked[0].tokens).long()
+    at = torch.arange(asked[0].prompt_length, len(tokens))
+    with torch.inference_mode():
+        scores = model(tokens[None]).logits[0].float()[at - 1] / policy.temperature
+    kept = TopPLogitsWarper(0.8)(None, TopKLogitsWarper(5)(None, scores)).log_softmax(-1)
+    drawn = torch.maximum(
+        kept.gather(1, tokens[at, None])[:, 0],
+        kept.masked_fill(kept.isinf(), 0.0).amin(1),
+    )
+    np.testing.assert_allclose(first.draw_logprobs, drawn, atol=2e-5)
+    own = scores.gather(1, tokens[at, None])
+    assert first.better_count == int((scores > own + SLACK).sum(1).max())
 
 
 def test_recorded_sub_batches_give_the_same_bits() -> None:

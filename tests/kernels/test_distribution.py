@@ -9,6 +9,7 @@ from windrow.kernels.distribution import (
     chosen_probabilities,
     chosen_scores,
     eos_probability,
+    sampler_scores,
 )
 from windrow.kernels.logprobs import Block, chosen_logprobs
 
@@ -54,6 +55,17 @@ def test_equal_to_the_rule_in_any_blocks(
     logprobs = chosen_logprobs(hidden, head, sequence[FIRST:])
     torch.testing.assert_close(from_hidden.logprobs, logprobs, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(from_hidden.totals, (hidden @ head.T).logsumexp(1))
+
+
+def test_some_rows_are_scored_as_all_of_them_are(case: tuple[Tensor, Tensor, Tensor]) -> None:
+    hidden, head, sequence = case
+    logits, at = hidden @ head.T, torch.tensor([30, 9, 22])
+    scores = sampler_scores(
+        logits[at - FIRST], sequence, at, temperature=0.7, repetition_penalty=1.3
+    )
+    expected = by_the_rule(logits, sequence, FIRST, 0.7, 1.3)[at - FIRST]
+    found = scores.softmax(1).gather(1, sequence[at].unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_logits_are_left_as_they_were(case: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -48,7 +48,7 @@ def text(m: Material) -> Iterator[Forgery]:
         m.reproved(greedy),
         m.everywhere,
         False,
-        "a sampler could have drawn it; 16 equal rollouts count once",
+        "where the model is certain, a sampler draws 16 equal ones too",
     )
     first = [rollouts.completions[at - at % ROLLOUTS_PER_GROUP] for at in range(len(rollouts))]
     yield Forgery(
@@ -57,7 +57,7 @@ def text(m: Material) -> Iterator[Forgery]:
         m.reproved(graded(m, first)),
         np.arange(len(rollouts)) % ROLLOUTS_PER_GROUP > 0,
         False,
-        "a sampler could have drawn it; 16 equal rollouts count once",
+        "where the model is certain, a sampler draws 16 equal ones too",
     )
     pasted = [
         rollouts.completions[at - at % ROWS + at % ROLLOUTS_PER_GROUP]

@@ -45,7 +45,7 @@ def tokens(m: Material) -> Iterator[Forgery]:
     yield with_completions(
         "one swapped, proved again",
         swapped(0.0),
-        note="a few tokens in a thousand are ones the model might have sampled itself",
+        note="a few tokens in a thousand are ones a sampler might have drawn itself",
     )
     yield with_completions("10 % swapped, proved again", swapped(0.10))
     yield with_completions("truncated to 40", lambda row, _r: row[:TRUNCATED])

@@ -64,7 +64,7 @@ def test_an_accepted_window_shows_every_factor_of_its_weight(demonstrated: Demon
     assert "s before the deadline" in page
     assert "yes, the file was checked" in page
     assert "network accepts Windrow finds nothing wrong" in page
-    assert "18 of 18 pass" in page
+    assert "20 of 20 pass" in page
     weight = (
         Lake(demonstrated.settings.lake)
         .query(
