@@ -26,8 +26,8 @@ def test_a_fleet_of_every_transport() -> None:
     fleet = parse_fleet(
         nodes(
             "name: here, transport: local",
-            f"name: gpu-0, host: 203.0.113.7, agent_hotkey: {HOTKEY}, agent_key: {KEY}, gpu: l40s, gpu_count: 8, "
-            "hourly_cost: 1, networks: [chutes, gonka]",
+            f"name: gpu-0, host: 203.0.113.7, agent_hotkey: {HOTKEY}, agent_key: {KEY}, "
+            "gpu: l40s, gpu_count: 8, hourly_cost: 1, networks: [chutes, gonka]",
             "name: pod-0, transport: kubernetes, kubernetes_node: worker-3",
         )
     )
