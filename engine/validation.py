@@ -32,7 +32,7 @@ from windrow.engine.rollout_verdicts import (
 )
 from windrow.engine.validation_inputs import ReplayInputs, ValidationContext, package_versions
 from windrow.engine.validation_refusals import refusals
-from windrow.networks.grail.columns import RolloutColumns
+from windrow.networks.grail.columns import RolloutColumns, in_one_piece, rows_at
 from windrow.networks.grail.commitments import CommitmentsError
 from windrow.networks.grail.file_checks import file_violations, network_reason
 from windrow.networks.grail.sampling import completion_digests
@@ -111,7 +111,7 @@ def validate_file(
         file = source if isinstance(source, WindowFile) else read_window_file(source)
     except WindowFileError as error:
         return _unreadable(error, context)
-    rollouts = file.rollouts.combine_chunks()
+    rollouts = in_one_piece(file.rows)
     structure = file_violations(
         rollouts,
         wallet=file.header.wallet,
@@ -122,7 +122,7 @@ def validate_file(
     )
     sample = _network_sample(rollouts, structure, file, context)
     rows = list(range(rollouts.num_rows)) if context.every_rollout else sample
-    columns = RolloutColumns.of(rollouts.take(pa.array(rows, pa.int64())))
+    columns = RolloutColumns.of(rows_at(rollouts, rows))
     claims = claims_of(columns, rows, file.irregular, context.hotkey)
     looked = _look(claims, context, environment, measure, unevaluated)
     digests = completion_digests(
@@ -269,7 +269,7 @@ def _outcome(
         )
         for checked in sampled
     ]
-    return judge_file(rollouts, file.rollouts.num_rows)
+    return judge_file(rollouts, file.rows.num_rows)
 
 
 def _rejected(reason: str) -> Outcome:

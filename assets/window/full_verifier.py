@@ -48,7 +48,7 @@ def full_verifier(
         every_rollout=True,
         calibration=limits.calibration,
         own=True,
-        evaluation_seconds=seconds_for_all(file.rollouts.num_rows, evaluation_seconds),
+        evaluation_seconds=seconds_for_all(file.rows.num_rows, evaluation_seconds),
     )
     verdict = validate_file(
         file,

@@ -117,11 +117,11 @@ def submission(
         written = read_window_file(path)
         violations = pa.concat_tables(
             [
-                reference.violations(written.rollouts, written.irregular),
+                reference.violations(written.rows, written.irregular),
                 check_file_size(path.stat().st_size),
             ]
         )
-        summary = rows.summary(window, hotkey, written.rollouts, path, len(refused))
+        summary = rows.summary(window, hotkey, written.rows, path, len(refused))
         lake.write("submissions", window, hotkey, summary, run_id=context.run.run_id, replace=True)
         current = checkpoints.select(window)
         results = check_results(violations, checkpoint.metadata.window, current)
@@ -152,7 +152,7 @@ def _holds(path: Path, flat: pa.Table, reference: Reference) -> bool:
     signatures = ["commit_signature", "signature"]
     if not found.rollouts.drop_columns(signatures).equals(flat.drop_columns(signatures)):
         return False
-    return not reference.violations(found.rollouts, found.irregular).num_rows
+    return not reference.violations(found.rows, found.irregular).num_rows
 
 
 def _refused_groups(violations: pa.Table) -> list[DroppedGroup]:

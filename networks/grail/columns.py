@@ -1,14 +1,21 @@
 """The columns of a window's rollouts as numpy arrays, nulls told apart from values."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from windrow.networks.grail.commitments import compact_text, decode_sketches, encode_compact
+
 Mask = NDArray[np.bool_]
+
+_ENCODED_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -56,22 +63,21 @@ class ListColumn:
 
 @dataclass(frozen=True)
 class RolloutColumns:
-    """The columns of n rollouts that the checks share, taken apart once.
+    """The columns of n rollouts that the checks share, taken apart once; sketches when asked for.
 
     prompt_lengths, completion_lengths: int64 [n], nulls as 0.
     """
 
     table: pa.Table
     tokens: ListColumn
-    sketches: ListColumn
     logprobs: ListColumn
     prompt_lengths: NDArray[np.int64]
     completion_lengths: NDArray[np.int64]
 
     @classmethod
     def of(cls, rollouts: pa.Table) -> "RolloutColumns":
-        """rollouts: FLAT_SCHEMA."""
-        table = rollouts.combine_chunks()
+        """rollouts: FLAT_SCHEMA, or READ_SCHEMA, whose sketches are numbers once they are used."""
+        table = in_one_piece(rollouts)
 
         def lists(name: str) -> ListColumn:
             return ListColumn.of(table.column(name).combine_chunks())
@@ -82,11 +88,32 @@ class RolloutColumns:
         return cls(
             table=table,
             tokens=lists("tokens"),
-            sketches=lists("sketches"),
             logprobs=lists("token_logprobs"),
             prompt_lengths=lengths("prompt_length"),
             completion_lengths=lengths("completion_length"),
         )
+
+    @cached_property
+    def sketches(self) -> ListColumn:
+        if "sketches" in self.table.column_names:
+            return ListColumn.of(self.column("sketches"))
+        none = pa.array([], pa.list_(pa.int64()))
+        chunks = map(decode_sketches, self.table.column("commitments").chunks)
+        return ListColumn.of(pa.concat_arrays([none, *chunks]))
+
+    def compact_commitments(self, rows: Sequence[int]) -> Iterator[bytes]:
+        """What the network hashes of these rows' commitments (§5.2).
+
+        Raises CommitmentsError where a row lacks a sketch.
+        """
+        if "sketches" not in self.table.column_names:
+            texts = self.table.column("commitments")
+            yield from (compact_text(texts[int(row)]) for row in rows)
+            return
+        sketches = self.column("sketches")
+        for start in range(0, len(rows), _ENCODED_ROWS):
+            part = sketches.take(pa.array(rows[start : start + _ENCODED_ROWS], pa.int64()))
+            yield from (text.as_buffer().to_pybytes() for text in encode_compact(part))
 
     def completion_logprobs(self) -> NDArray[np.float64]:
         """Claimed log-probs summed over each completion, float64 [n]."""
@@ -97,6 +124,24 @@ class RolloutColumns:
 
     def column(self, name: str) -> pa.Array:
         return self.table.column(name).combine_chunks()
+
+
+def in_one_piece(rollouts: pa.Table) -> pa.Table:
+    """The table with each column in one chunk, but for commitments, most of a file's bytes."""
+    columns = {
+        name: column if name == "commitments" else column.combine_chunks()
+        for name, column in zip(rollouts.column_names, rollouts.columns, strict=True)
+    }
+    return pa.table(columns, schema=rollouts.schema)
+
+
+def rows_at(rollouts: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """The rows at ascending positions, without a copy of any."""
+    starts = [n for n, row in enumerate(rows) if n == 0 or row != rows[n - 1] + 1]
+    runs = [
+        rollouts.slice(rows[start], end - start) for start, end in pairwise([*starts, len(rows)])
+    ]
+    return pa.concat_tables([rollouts.schema.empty_table(), *runs])
 
 
 def plain(column: pa.Array) -> NDArray[Any]:

@@ -11,28 +11,30 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from windrow import WindrowError
+from windrow.networks.grail.commitment_texts import (
+    BEFORE,
+    BETWEEN,
+    CLOSING,
+    OPENING,
+    SEPARATOR,
+    canonical_rows,
+    surely_canonical,
+    text_bounds,
+)
 
 MAX_JSON_BYTES: Final = 4 * 1024 * 1024
 """Longest irregular text that is parsed: 256 bytes for each of 16384 tokens."""
 
-_SPACED: Final = ('{"sketch": ', ", ")
+_SPACED: Final = (BEFORE, BETWEEN)
 _COMPACT: Final = ('{"sketch":', ",")
 """What stands before a value, and between two entries."""
 
-_INTEGER: Final = r"(?:0|-?[1-9][0-9]{0,17})"
-_CANONICAL: Final = rf'\A\[\{{"sketch": {_INTEGER}\}}(?:, \{{"sketch": {_INTEGER}\}})*\]\z'
-"""Canonical text with at least one entry, every integer certain to fit an int64."""
-
-_CERTAIN_DIGITS: Final = 18
-"""Integers of so many digits are certain to fit an int64."""
-
 _HASH_ROWS: Final = 256
+_LISTS: Final = pa.list_(pa.int64())
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -73,14 +75,14 @@ class IrregularJson:
 
 
 @dataclass(frozen=True)
-class DecodedCommitments:
-    """Commitments of n rows.
+class CheckedCommitments:
+    """Commitment texts of n rows, each known for what it is.
 
-    sketches: list<int64> [n]; a null list where a row has no value for some position.
-    irregular: by row, every row that the int64 values alone do not describe exactly.
+    texts: string [n], every one canonical; null where a row has no value for some position.
+    irregular: by row, every row whose content its canonical text does not describe exactly.
     """
 
-    sketches: pa.ListArray
+    texts: pa.StringArray
     irregular: dict[int, IrregularJson]
 
 
@@ -106,26 +108,40 @@ def commitments_hash(sketches: pa.ListArray) -> list[bytes]:
     return hashes
 
 
-def decode_spaced(texts: pa.StringArray) -> DecodedCommitments:
-    """Values of the commitment texts of a window file. Never raises on any text."""
-    honest = _decode_honest(texts)
-    if honest is not None:
-        return DecodedCommitments(honest, {})
-    canonical = pc.fill_null(pc.match_substring_regex(texts, _CANONICAL), False)
-    regular_rows = pc.indices_nonzero(canonical)
-    other_rows = pc.indices_nonzero(pc.invert(canonical))
-    lists: list[list[int] | None] = []
+def compact_text(text: pa.StringScalar) -> bytes:
+    """JSON_c (§5.2) of a row's canonical text, whose only spaces are those between its parts.
+
+    Raises CommitmentsError where it is null.
+    """
+    if not text.is_valid:
+        raise CommitmentsError("a row without commitments; every token needs a sketch")
+    compact: bytes = text.as_buffer().to_pybytes().translate(None, b" ")
+    return compact
+
+
+def check_spaced(texts: pa.StringArray) -> CheckedCommitments:
+    """The commitment texts of a window file, every one checked. Never raises on any text."""
+    if surely_canonical(texts):
+        return CheckedCommitments(texts, {})
+    canonical = canonical_rows(texts)
+    others: list[str | None] = []
     irregular: dict[int, IrregularJson] = {}
-    for row in other_rows.to_pylist():
+    for row in pc.indices_nonzero(pc.invert(canonical)).to_pylist():
         values, problem = _decode_row(texts[row])
-        lists.append(values)
+        others.append(None if values is None else _spelled(values))
         if problem is not None:
             irregular[row] = problem
-    decoded = pa.concat_arrays(
-        [_integers(_split(texts.take(regular_rows))), pa.array(lists, pa.list_(pa.int64()))]
-    )
-    order = pc.array_sort_indices(pa.concat_arrays([regular_rows, other_rows]))
-    return DecodedCommitments(decoded.take(order), irregular)
+    replaced = _merged(canonical, texts.filter(canonical), pa.array(others, pa.string()))
+    return CheckedCommitments(replaced, irregular)
+
+
+def decode_sketches(texts: pa.StringArray) -> pa.ListArray:
+    """list<int64> [n] of canonical texts, as `check_spaced` leaves them; null for null."""
+    filled = pc.fill_null(pc.starts_with(texts, OPENING), False)
+    if pc.all(filled).as_py():
+        return _integers(_split(texts))
+    empty = pc.if_else(pc.is_valid(texts.filter(pc.invert(filled))), pa.scalar([], _LISTS), None)
+    return _merged(filled, _integers(_split(texts.filter(filled))), empty)
 
 
 def parse_json(text: pa.StringScalar) -> tuple[Any, IrregularJson | None]:
@@ -164,8 +180,8 @@ def _encode(sketches: pa.ListArray, form: tuple[str, str]) -> pa.StringArray:
     spelled = pc.binary_join_element_wise(before, digits, "}" + between, "")
     entries = spelled.take(distinct.indices)
     # A row's entries now lie one after another in memory, its text but for the brackets.
-    first_entries = _starts(sketches) - _starts(sketches)[0]
-    row_starts = pa.py_buffer(_starts(entries)[first_entries])
+    bounds = text_bounds(sketches)
+    row_starts = pa.py_buffer(text_bounds(entries)[bounds - bounds[0]])
     rows = pa.Array.from_buffers(
         pa.binary(), len(sketches), [None, row_starts, entries.buffers()[2]]
     )
@@ -173,45 +189,26 @@ def _encode(sketches: pa.ListArray, form: tuple[str, str]) -> pa.StringArray:
     return pc.binary_join_element_wise("[", bodies, "]", "")
 
 
-def _decode_honest(texts: pa.StringArray) -> pa.ListArray | None:
-    """list<int64> of texts that are all spelled as an honest writer spells them; otherwise None.
+def _merged(chosen: pa.BooleanArray, where: pa.Array, otherwise: pa.Array) -> pa.Array:
+    """The values of `where` at the chosen rows and those of `otherwise` at the others, in order."""
+    places = pa.concat_arrays([pc.indices_nonzero(chosen), pc.indices_nonzero(pc.invert(chosen))])
+    return pa.concat_arrays([where, otherwise]).take(pc.array_sort_indices(places))
 
-    Every byte is accounted for: separators are compared, and what stands between them has to be
-    a non-negative integer of at most _CERTAIN_DIGITS digits without a leading zero.
-    """
-    before, _ = _SPACED
-    framed = pc.and_(pc.starts_with(texts, "[" + before), pc.ends_with(texts, "}]"))
-    if texts.null_count or not pc.all(framed).as_py():
-        return None
-    digits = _split(texts)
-    starts = _starts(digits.values)
-    lengths = np.diff(starts)
-    if lengths.min(initial=1) < 1 or lengths.max(initial=1) > _CERTAIN_DIGITS:
-        return None
-    characters = np.frombuffer(digits.values.buffers()[2], np.uint8)[: starts[-1]]
-    leading_zero = (characters[starts[:-1]] == ord("0")) & (lengths > 1)
-    furthest_from_zero = (characters - np.uint8(ord("0"))).max(initial=0)
-    if furthest_from_zero > 9 or leading_zero.any():
-        return None
-    return _integers(digits)
+
+def _spelled(values: list[int]) -> str:
+    """Canonical text of one row."""
+    return "[" + BETWEEN.join(f"{BEFORE}{value}}}" for value in values) + "]"
 
 
 def _split(texts: pa.StringArray) -> pa.ListArray:
-    """list<string>: what stands where the integers do, in texts with both ends as in _CANONICAL."""
-    before, between = _SPACED
-    bodies = pc.binary_slice(texts.cast(pa.binary()), len("[" + before), -len("}]"))
-    return pc.split_pattern(bodies.view(pa.string()), "}" + between + before)
+    """list<string>: the integers of canonical texts with at least one entry each."""
+    bodies = pc.binary_slice(texts.cast(pa.binary()), len(OPENING), -len(CLOSING))
+    return pc.split_pattern(bodies.view(pa.string()), SEPARATOR)
 
 
 def _integers(digits: pa.ListArray) -> pa.ListArray:
     """list<int64> of list<string>, every string the digits of an int64."""
     return pa.ListArray.from_arrays(digits.offsets, digits.flatten().cast(pa.int64()))
-
-
-def _starts(array: pa.StringArray | pa.ListArray) -> NDArray[np.int32]:
-    """Where each text or list starts in the bytes or values, and the last ends: int32 [n + 1]."""
-    offsets = np.frombuffer(array.buffers()[1], np.int32)
-    return offsets[array.offset : array.offset + len(array) + 1]
 
 
 def _decode_row(text: pa.StringScalar) -> tuple[list[int] | None, IrregularJson | None]:

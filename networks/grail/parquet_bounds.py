@@ -17,6 +17,7 @@ from windrow.networks.grail.thrift_compact import MalformedThrift, Struct, read_
 
 MAX_FOOTER_BYTES: Final = 2**20
 MAX_PAGE_HEADER_BYTES: Final = 2**16
+_USUAL_PAGE_HEADER_BYTES: Final = 2**9
 MAX_PAGES: Final = 100_000
 
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
@@ -151,13 +152,21 @@ class PageBudget:
             raise ExcessivePages(f"column {column.path}: more than {MAX_PAGES} pages")
         if not 0 < position < self.file.size():
             raise DamagedParquet(f"column {column.path}: pages at byte {position}")
-        self.file.seek(position)
         try:
-            header, used = read_struct(self.file.read(MAX_PAGE_HEADER_BYTES))
+            return self._struct_at(position, _USUAL_PAGE_HEADER_BYTES)
+        except MalformedThrift:
+            pass  # cut off, where the page's statistics quote long texts
+        try:
+            return self._struct_at(position, MAX_PAGE_HEADER_BYTES)
         except MalformedThrift as error:
             raise DamagedParquet(
                 f"column {column.path}: page header at byte {position}: {error}"
             ) from error
+
+    def _struct_at(self, position: int, most: int) -> tuple[Struct, int]:
+        """The struct at a byte position, of at most so many bytes, and where it ends."""
+        self.file.seek(position)
+        header, used = read_struct(self.file.read(most))
         return header, position + used
 
     def _longest_entry(

@@ -20,7 +20,7 @@ from windrow.networks.grail.commit import (
     outer_challenge,
     row_signature_valid,
 )
-from windrow.networks.grail.commitments import CommitmentsError, IrregularJson, commitments_hash
+from windrow.networks.grail.commitments import CommitmentsError, IrregularJson
 from windrow.networks.grail.constants import (
     ADVANTAGE_SUM_TOLERANCE,
     ADVANTAGE_TOLERANCE,
@@ -273,12 +273,11 @@ def _commitments_hashes(
     rollouts: RolloutColumns, irregular: Sequence[IrregularText]
 ) -> list[bytes | None]:
     """What each row's binding hashes of its commitments (§5.2), None where there is nothing."""
-    sketches = rollouts.column("sketches")
     whole = rollouts.sketches.valid & ~rollouts.sketches.rows_with(rollouts.sketches.missing)
     hashes: list[bytes | None] = [None] * len(whole)
-    rows = np.flatnonzero(whole)
-    for row, digest in zip(rows, commitments_hash(sketches.take(pa.array(rows))), strict=True):
-        hashes[row] = digest
+    rows = np.flatnonzero(whole).tolist()
+    for row, compact in zip(rows, rollouts.compact_commitments(rows), strict=True):
+        hashes[row] = hashlib.sha256(compact).digest()
     for text in irregular:
         if text.column == "sketches":
             hashes[text.row] = _irregular_hash(text.json)

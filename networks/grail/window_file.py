@@ -7,8 +7,8 @@ that window_guards sets.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
 
@@ -31,10 +31,12 @@ from windrow.networks.grail.window_guards import (
 )
 from windrow.networks.grail.window_schema import (
     FLAT_SCHEMA,
+    READ_SCHEMA,
     WIRE_SCHEMA,
     IrregularText,
     flat_to_wire,
-    wire_to_flat,
+    wire_to_read,
+    with_sketches,
 )
 
 Source: TypeAlias = str | PathLike[str] | bytes | BinaryIO
@@ -64,11 +66,20 @@ class WindowHeader:
 
 @dataclass(frozen=True)
 class WindowFile:
-    """A window file in memory. rollouts: FLAT_SCHEMA. irregular: texts the columns cannot carry."""
+    """A window file in memory.
+
+    rows: READ_SCHEMA, every text checked, which is all that most rows are read for; FLAT_SCHEMA
+    serves as well. irregular: texts the columns cannot carry.
+    """
 
     header: WindowHeader
-    rollouts: pa.Table
+    rows: pa.Table
     irregular: tuple[IrregularText, ...]
+
+    @cached_property
+    def rollouts(self) -> pa.Table:
+        """FLAT_SCHEMA: all rows with the numbers of their sketches."""
+        return with_sketches(self.rows)
 
 
 @dataclass
@@ -80,7 +91,7 @@ class WindowReader:
     irregular: list[IrregularText] = field(default_factory=list)
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Flat record batches of at most `rows` rows, in file order; may be drawn again.
+        """Batches of READ_SCHEMA of at most `rows` rows, in file order; may be drawn again.
 
         Raises CorruptWindowFile on damaged data, MistypedWindowFile on text that is not UTF-8,
         OversizedWindowFile on a row longer than any rollout.
@@ -89,24 +100,23 @@ class WindowReader:
         first_row = 0
         columns = sorted(leaf_types(WIRE_SCHEMA))
         wire_batches = self._parquet.iter_batches(rows, columns=columns, use_threads=False)
-        # While one batch is taken apart here, the next is decompressed; neither needs Python.
-        with ThreadPoolExecutor(1, "window-file-read-ahead") as ahead:
-            upcoming = ahead.submit(next, wire_batches, None)
-            while True:
-                try:
-                    wire = upcoming.result()
-                except UNREADABLE as error:
-                    raise corrupt(f"unreadable rows after row {first_row}", error) from error
-                if wire is None:
-                    return
-                upcoming = ahead.submit(next, wire_batches, None)
-                refuse_mistyped(wire.schema)  # pages may name other columns than the schema
-                refuse_invalid_text(wire, first_row)
-                flat, irregular = wire_to_flat(wire, first_row=first_row)
-                refuse_long_rows(flat, first_row)
-                self.irregular.extend(irregular)
-                first_row += wire.num_rows
-                yield flat
+        schema = None
+        while True:
+            try:
+                wire = next(wire_batches, None)
+            except UNREADABLE as error:
+                raise corrupt(f"unreadable rows after row {first_row}", error) from error
+            if wire is None:
+                return
+            if wire.schema != schema:  # pages may name other columns than the footer's schema
+                refuse_mistyped(wire.schema)
+                schema = wire.schema
+            refuse_invalid_text(wire, first_row)
+            read, irregular = wire_to_read(wire, first_row=first_row)
+            refuse_long_rows(read, first_row)
+            self.irregular.extend(irregular)
+            first_row += wire.num_rows
+            yield read
 
 
 def write_window_file(
@@ -155,8 +165,8 @@ def write_window_file(
 def read_window_file(source: Source) -> WindowFile:
     """A whole window file. Raises what `open_window_file` and `WindowReader.batches` raise."""
     reader = open_window_file(source)
-    rollouts = pa.Table.from_batches(reader.batches(), FLAT_SCHEMA)
-    return WindowFile(reader.header, rollouts, tuple(reader.irregular))
+    rows = pa.Table.from_batches(reader.batches(), READ_SCHEMA)
+    return WindowFile(reader.header, rows, tuple(reader.irregular))
 
 
 def open_window_file(source: Source) -> WindowReader:

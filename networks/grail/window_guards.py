@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from windrow import WindrowError
+from windrow.networks.grail.commitment_texts import MIN_ENTRY_BYTES, entry_counts
 from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.networks.grail.parquet_bounds import (
     DamagedParquet,
@@ -118,13 +119,20 @@ def refuse_invalid_text(batch: pa.RecordBatch, first_row: int) -> None:
             ) from error
 
 
-def refuse_long_rows(flat: pa.RecordBatch, first_row: int) -> None:
+def refuse_long_rows(rows: pa.RecordBatch, first_row: int) -> None:
     """Raise OversizedWindowFile where a row has more values than any rollout has tokens.
 
-    flat: FLAT_SCHEMA. What is made of a row grows with it, whatever few bytes it was stored in.
+    rows: READ_SCHEMA. What is made of a row grows with it, whatever few bytes it was stored in.
     """
-    for name in ("tokens", "sketches", "token_logprobs"):
-        lengths = pc.list_value_length(flat.column(name))
+    texts = rows.column("commitments")
+    # Only a text of so many bytes can have too many entries, and no honest one has as many.
+    longest_text = pc.max(pc.binary_length(texts)).as_py() or 0
+    counts = {
+        name: pc.list_value_length(rows.column(name)) for name in ("tokens", "token_logprobs")
+    }
+    if longest_text > MAX_ROW_VALUES * MIN_ENTRY_BYTES:
+        counts["sketches"] = entry_counts(texts)
+    for name, lengths in counts.items():
         longest = pc.max(lengths).as_py() or 0
         if longest > MAX_ROW_VALUES:
             row = first_row + pc.index(lengths, longest).as_py()

@@ -2,7 +2,9 @@
 
 The wire form nests a commit object and stores its commitments and beacon as JSON text
 (grail-protocol §5.1, §8.2). The flat form has one plain column for every value, so that a check
-is an operation on columns.
+is an operation on columns. The read form is the flat one but for the sketches, which are still
+text, checked: most rows of a file are never asked for their numbers, and what the network hashes
+of a commitment is its text.
 """
 
 import json
@@ -14,7 +16,8 @@ import pyarrow.compute as pc
 
 from windrow.networks.grail.commitments import (
     IrregularJson,
-    decode_spaced,
+    check_spaced,
+    decode_sketches,
     encode_spaced,
     parse_json,
 )
@@ -56,6 +59,10 @@ FLAT_SCHEMA: Final = pa.schema(
     }
 )
 """One row a rollout; tokens, sketches and token_logprobs run over prompt and completion."""
+
+_SKETCHES: Final = FLAT_SCHEMA.get_field_index("sketches")
+READ_SCHEMA: Final = FLAT_SCHEMA.set(_SKETCHES, pa.field("commitments", pa.string()))
+"""FLAT_SCHEMA with the sketches as canonical JSON text (§8.2); null where a row has none."""
 
 _MODEL: Final = pa.struct({"name": pa.string(), "layer_index": pa.int32()})
 _ROLLOUT: Final = pa.struct(
@@ -130,10 +137,10 @@ def flat_to_wire(flat: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(wire, schema=WIRE_SCHEMA)
 
 
-def wire_to_flat(
+def wire_to_read(
     wire: pa.RecordBatch, *, first_row: int = 0
 ) -> tuple[pa.RecordBatch, list[IrregularText]]:
-    """Rows of WIRE_SCHEMA as rows of FLAT_SCHEMA, with every text the flat columns cannot carry.
+    """Rows of WIRE_SCHEMA as rows of READ_SCHEMA, with every text the columns cannot carry.
 
     first_row: row number within the file of the batch's first row. A null struct gives nulls.
     """
@@ -142,29 +149,39 @@ def wire_to_flat(
     def nested(*path: str) -> pa.Array:
         return pc.struct_field(commit, list(path))
 
-    decoded = decode_spaced(nested("commitments").cast(pa.string()))
+    commitments = check_spaced(nested("commitments").cast(pa.string()))
     randomness, irregular_beacons = _decode_beacon(nested("beacon").cast(pa.string()))
     columns = {name: wire.column(name) for name in (*_ROW_BEFORE, *_ROW_AFTER)}
     columns |= {field.name: nested("rollout", field.name) for field in _ROLLOUT}
     columns |= {
         "tokens": nested("tokens"),
-        "sketches": decoded.sketches,
+        "commitments": commitments.texts,
         "proof_version": nested("proof_version"),
         "model_name": nested("model", "name"),
         "layer_index": nested("model", "layer_index"),
         "commit_signature": nested("signature"),
         "beacon_randomness": randomness,
     }
-    arrays = [columns[field.name].cast(field.type) for field in FLAT_SCHEMA]
+    arrays = [columns[field.name].cast(field.type) for field in READ_SCHEMA]
     irregular = [
         IrregularText(first_row + row, column, text)
         for column, texts in (
-            ("sketches", decoded.irregular),
+            ("sketches", commitments.irregular),
             ("beacon_randomness", irregular_beacons),
         )
         for row, text in texts.items()
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=FLAT_SCHEMA), irregular
+    return pa.RecordBatch.from_arrays(arrays, schema=READ_SCHEMA), irregular
+
+
+def with_sketches(rows: pa.Table) -> pa.Table:
+    """Rows of READ_SCHEMA as rows of FLAT_SCHEMA; such rows are returned as they are."""
+    if "sketches" in rows.column_names:
+        return rows
+    chunks = [decode_sketches(texts) for texts in rows.column("commitments").chunks]
+    field = FLAT_SCHEMA.field(_SKETCHES)
+    sketches = pa.chunked_array(chunks, pa.list_(pa.int64())).cast(field.type)
+    return rows.set_column(_SKETCHES, field, sketches).cast(FLAT_SCHEMA)
 
 
 def _struct(type_: pa.StructType, children: dict[str, pa.Array]) -> pa.StructArray:

@@ -191,7 +191,7 @@ class Verifier:
             calibration=self.calibrations.limits(checkpoint, self.inference).calibration
             if self.options.model and self.calibrations
             else None,
-            evaluation_seconds=seconds_for_all(file.rollouts.num_rows, self.evaluation_seconds)
+            evaluation_seconds=seconds_for_all(file.rows.num_rows, self.evaluation_seconds)
             if self.options.every_rollout
             else self.evaluation_seconds,
         )
@@ -227,7 +227,7 @@ def _chance(verdict: FileVerdict, file: WindowFile) -> float:
         return 1.0
     counts = refused.group_by(["rollout_group", "check"]).aggregate([([], "count_all")])
     by_group: dict[int, dict[str, int]] = {
-        group: {} for group in file.rollouts["rollout_group"].unique().to_pylist()
+        group: {} for group in file.rows["rollout_group"].unique().to_pylist()
     }
     for row in counts.to_pylist():
         by_group[row["rollout_group"]][row["check"]] = row["count_all"]

@@ -103,7 +103,7 @@ def altered(rows: dict[int, dict[str, object]], name: str = "honest_1_group") ->
     found = window(name).rollouts.to_pylist()
     for row, values in rows.items():
         found[row] |= values
-    return replace(window(name), rollouts=pa.Table.from_pylist(found, FLAT_SCHEMA))
+    return replace(window(name), rows=pa.Table.from_pylist(found, FLAT_SCHEMA))
 
 
 def failing(verdict: FileVerdict, column: str = "network_verdict") -> set[tuple[int | None, str]]:
@@ -347,7 +347,7 @@ def test_an_unreadable_file_is_banned_for_or_ignored() -> None:
 
 
 def test_a_group_of_any_size_is_cut_to_what_the_network_would_look_at() -> None:
-    crowd = replace(window(), rollouts=pa.concat_tables([window().rollouts] * 6))
+    crowd = replace(window(), rows=pa.concat_tables([window().rollouts] * 6))
     verdict = validate_file(crowd, context_of("honest_1_group"))
     assert verdict.outcome is not None
     assert verdict.outcome.reason == "file:duplicate_nonce"

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from windrow.networks.grail.columns import ListColumn, RolloutColumns
-from windrow.networks.grail.commitments import IrregularJson, encode_compact
+from windrow.networks.grail.commitments import IrregularJson
 from windrow.networks.grail.sampling import sampled_rows
 from windrow.networks.grail.window_schema import IrregularText
 
@@ -64,7 +64,7 @@ class CommitDigests:
         irregular: IrregularJson | None = self._irregular.get((row, "sketches"))
         if irregular is not None:
             return irregular.compact()
-        text: bytes = encode_compact(self._arrays["sketches"].slice(row, 1))[0].as_py().encode()
+        (text,) = self._columns.compact_commitments([row])
         return text
 
     def _value(self, name: str, row: int) -> Any:
@@ -72,7 +72,7 @@ class CommitDigests:
 
     @cached_property
     def _arrays(self) -> dict[str, pa.Array]:
-        names = self._columns.table.column_names
+        names = set(self._columns.table.column_names) - {"sketches", "commitments"}
         return {name: self._columns.column(name) for name in names}
 
 
