@@ -1,10 +1,11 @@
 """Full disks and a read-only bucket: the groups stay, nothing half done shows, a re-run completes.
 
-One process meets all of them, because starting one costs more than its windows.
+One process meets most of them, because starting one costs more than its windows.
 """
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,20 +18,34 @@ from tests.faults.runs import (
 )
 from tests.support.disks import run_on_failing_disks
 from tests.support.embedded import WINDOW
+from windrow.resources.object_store import Bucket, ObjectInfo
 
 
 def test_disks_that_fail(tiny: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
-    pq.write_table(undisturbed, tmp_path / "undisturbed.parquet")
+    meet(
+        ["full_spool", "full_lake", "full_bucket", "read_only_bucket"], tiny, undisturbed, tmp_path
+    )
+
+
+def test_a_disk_that_fails_under_the_cache(
+    tiny: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    """On its own: weights in use take up their room on a disk even when they are deleted."""
+    meet(["full_cache"], tiny, undisturbed, tmp_path)
+
+
+def meet(faults: list[str], tiny: Path, undisturbed: pa.Table, folder: Path) -> None:
+    """Run faults of this module, by name, in a process with failing disks."""
+    pq.write_table(undisturbed, folder / "undisturbed.parquet")
     run_on_failing_disks(
         f"""
-from tests.faults.test_disks import Disks
-from tests.faults.test_disks import full_spool, full_lake, full_bucket, read_only_bucket
-disks = Disks(Path({str(tmp_path)!r}), Path({str(tiny)!r}), small, read_only)
-for fault in (full_spool, full_lake, full_bucket, read_only_bucket):
-    fault(disks)
+from tests.faults import test_disks
+disks = test_disks.Disks(Path({str(folder)!r}), Path({str(tiny)!r}), small, read_only)
+for fault in {faults!r}:
+    getattr(test_disks, fault)(disks)
 """,
-        small=tmp_path / "small",
-        read_only=tmp_path / "read_only",
+        small=folder / "small",
+        read_only=folder / "read_only",
     )
 
 
@@ -98,6 +113,34 @@ def full_bucket(disks: Disks) -> None:
     assert home.uploaded() is None
     disks.free()
     assert_completes(home, disks.undisturbed)
+
+
+def full_cache(disks: Disks) -> None:
+    home = disks.home("full cache", "cache", disks.small / "cache")
+    disks.fill(leaving=8 * 1024)
+    refused = home.mine()
+    assert_refused(home, refused, "checkpoint", "CheckpointTooLarge", "make room")
+    disks.free()
+    cache, bucket = home.resource("checkpoints"), home.resource("bucket")
+    object.__setattr__(cache, "store", Filling(bucket._store, "filling", disks))
+    refused = home.mine()
+    assert_refused(home, refused, "checkpoint", "DiskFull", "free space")
+    object.__setattr__(cache, "store", bucket)
+    disks.free()
+    assert_completes(home, disks.undisturbed)
+
+
+class Filling(Bucket):
+    """A real bucket, fetched from while somebody else fills the disk."""
+
+    def __init__(self, store: Any, name: str, disks: Disks) -> None:
+        super().__init__(store, name)
+        self.disks = disks
+
+    def get_to_file(self, key: str, path: Path, **options: Any) -> ObjectInfo:
+        if key.endswith(".safetensors"):
+            self.disks.fill(leaving=8 * 1024)
+        return super().get_to_file(key, path, **options)
 
 
 def read_only_bucket(disks: Disks) -> None:
