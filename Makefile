@@ -34,8 +34,10 @@ ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
 test: check  ## lint, types, import rule and every test
 	$(BIN)/pytest -m 'not live'
 
-test-live: $(READY)  ## tests against real servers that are installed here (radosgw)
-	$(BIN)/pytest -m live
+test-live: $(READY)  ## tests against real servers: SGLang, S3 (apt: radosgw ceph-mon ceph-osd), Ray
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
+	PYTHON=$(PYTHON) tests/live/sglang_env.sh $(CURDIR)/.windrow/sglang-venv
+	$(BIN)/pytest -m live -rs
 
 conformance: $(READY)  ## only the network vectors
 	$(BIN)/pytest tests/conformance

@@ -49,6 +49,14 @@ def status() -> None:
 
 
 @app.command()
+def stop() -> None:
+    """End the generation servers and proof workers that outlive their runs."""
+    from windrow.pipelines.commands.stop import stop as end
+
+    end(out)
+
+
+@app.command()
 def windows(
     first: Annotated[str, typer.Argument(help="the oldest window, e.g. 5000040")],
     last: Annotated[str, typer.Argument(help="the newest window of the range")],

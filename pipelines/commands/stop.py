@@ -1,0 +1,35 @@
+"""Ending what outlives a run: generation servers and proof workers of this machine."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from windrow.pipelines.commands.printing import cell
+from windrow.resources.generation_process import ServerProcess
+from windrow.resources.proof_worker_processes import stop_workers
+from windrow.resources.settings import Settings
+
+
+def stop(out: Console) -> None:
+    """End every generation server and proof worker started under WINDROW_HOME, and name them.
+
+    Runs at work notice: their group in flight is dropped, what is finished stays.
+    Raises ServerWouldNotStop.
+    """
+    home = Settings.read().home
+    ended = [*_servers(home / "servers"), *stop_workers(home / "proof-workers")]
+    for name in ended:
+        out.print("ended", cell(name))
+    if not ended:
+        out.print(f"nothing of {home} is running")
+
+
+def _servers(folder: Path) -> list[str]:
+    ended = []
+    for state in sorted(folder.glob("*.json")):
+        server = ServerProcess(state.stem, folder)
+        with server.alone():
+            if server.running() is not None:
+                server.stop()
+                ended.append(state.stem)
+    return ended
