@@ -13,7 +13,7 @@ from windrow.kernels.distribution import sampler_scores
 from windrow.kernels.linear import linear
 from windrow.kernels.nucleus import clearly_better, draw_logprobs
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.networks.grail.validation.drawing import SLACK
+from windrow.networks.grail.validation.drawing import SLACK, least_kept
 
 LEAST_LIKELY: Final = 8
 """Tokens of a completion that are held against all others: one that no sampler keeps is among the
@@ -41,9 +41,15 @@ class Drawing:
         self._states, self._probabilities, self._policy = states, probabilities, policy
 
     def better(self) -> tuple[int, float]:
-        """Most tokens clearly better than one of the least likely, and most probability of them."""
+        """Most tokens clearly better than one of the least likely, and most probability of them.
+
+        0 where all are likely enough to be kept for certain.
+        """
         count = min(LEAST_LIKELY, len(self._probabilities))
-        rows = self._probabilities.topk(count, largest=False).indices
+        least = self._probabilities.topk(count, largest=False)
+        rows = least.indices[least.values < least_kept(self._policy)]
+        if not len(rows):
+            return 0, 0.0
         found = clearly_better(*self._scores(rows), SLACK)
         return int(found.tokens.max()), float(found.mass.max())
 

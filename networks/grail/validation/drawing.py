@@ -31,15 +31,26 @@ COPIED: Final = (0.5, 0.95)
 """How often a forger might copy, the evidence being the mean over both."""
 
 
+def least_kept(policy: GenerationPolicy) -> float:
+    """Probability from which on no token is refused: fewer than 1/p others can be as likely."""
+    of_count = 0.0 if policy.top_k is None else 1.0 / policy.top_k
+    return max(of_count, 1.0 - most_better(policy))
+
+
+def most_better(policy: GenerationPolicy) -> float:
+    """Probability of better tokens beyond which top_p has clearly left a token out; 1 for never."""
+    # A logit that is off by SLACK scales the odds by e^SLACK.
+    rest = (1.0 - policy.top_p) * math.exp(-SLACK)
+    return 1.0 - rest / (policy.top_p + rest)
+
+
 def check_nucleus(better_count: int, better_mass: float, policy: GenerationPolicy) -> CheckResult:
     """Whether top-k and top-p keep every token of a completion, clearly.
 
     better_count, better_mass: tokens that are better than one of the completion's by more than
     SLACK, and their probability. measured, threshold: of that mass.
     """
-    # A logit that is off by SLACK scales the odds by e^SLACK.
-    left_out = (1.0 - policy.top_p) * math.exp(-SLACK)
-    most = 1.0 - left_out / (policy.top_p + left_out)
+    most = most_better(policy)
     reason = None
     if policy.top_k is not None and better_count >= policy.top_k:
         reason = f"a token was not among the best {policy.top_k}: {better_count} are better"

@@ -9,6 +9,7 @@ from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.validation.drawing import (
     check_nucleus,
     check_repeats,
+    least_kept,
     log_probability,
     repeat_evidence,
 )
@@ -33,6 +34,15 @@ def test_a_token_beyond_top_k_or_top_p_is_refused_where_that_is_clear(
 def test_a_policy_without_limits_leaves_no_token_out() -> None:
     everything = GenerationPolicy(64, 1.0, top_p=1.0, top_k=None, repetition_penalty=1.0)
     assert check_nucleus(50_000, 0.9999, everything).windrow_verdict
+
+
+@pytest.mark.parametrize("top_k", [None, 5])
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3])
+def test_a_token_that_is_likely_enough_is_never_refused(top_k: int | None, top_p: float) -> None:
+    policy = GenerationPolicy(64, 1.0, top_p, top_k, 1.0)
+    enough = max(least_kept(policy), 1e-9)
+    others = round(1.0 / enough) - 1  # so many others can be as likely at most
+    assert check_nucleus(others, 1.0 - enough - 1e-9, policy).windrow_verdict
 
 
 def evidence_of(drawn: list[int], probabilities: np.ndarray) -> float:
