@@ -30,8 +30,8 @@ class RolloutMeasure:
     1. totals: float32 [C], logsumexp of the logits. probabilities: float32 [C], as sampled.
     eos_probability: of EOS after all tokens but the last, in the dtype of the logits (§8.5).
     better_count, better_mass: most tokens that were clearly better than one of the completion's
-    least likely, and most probability of such; 0 where all are likely. draw_logprobs: float32 [C], among the tokens that
-    top-k and top-p keep; None unless asked for.
+    least likely, and most probability of such; 0 where all are likely. draw_logprobs: float32 [C],
+    among the tokens that top-k and top-p keep; None unless asked for.
     """
 
     sketches: tuple[NDArray[np.int32], ...]
