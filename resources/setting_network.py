@@ -40,6 +40,7 @@ NETWORK_SETTINGS: Final = (
         # What is there belongs to another program.
         guide_parse=lambda raw: values.folder(raw) / "windrow",
     ),
+    Setting("fleet", values.folder, "fleet.yaml", "file that declares your nodes"),
     # --- chain
     Setting(
         "chain",

@@ -69,6 +69,7 @@ class Settings:
     home: Path
     lake: Path
     cache: Path
+    fleet: Path
 
     chain: str
     chain_seed: str
