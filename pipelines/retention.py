@@ -13,11 +13,15 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from windrow.assets.window.partitions import windows
 from windrow.engine.spool import forget_groups
 from windrow.networks.grail.checkpoint import retained_windows
+from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import parse_window, window_start
+from windrow.resources.bucket_expiry import expire_windows
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.lake import Lake
+from windrow.resources.objects import ObjectStore
 from windrow.resources.settings import Settings
+from windrow.resources.wallet import Wallet
 
 KEPT_WINDOWS = 3_360
 """14 days. The UI recomputes the status of every key when one is added (docs/operations.md)."""
@@ -95,17 +99,25 @@ def prune_windows(
     lake: dg.ResourceParam[Lake],
     chain: dg.ResourceParam[Chain],
     checkpoints: dg.ResourceParam[CheckpointCache],
+    bucket: dg.ResourceParam[ObjectStore],
+    wallet: dg.ResourceParam[Wallet],
 ) -> None:
     """Delete what is older than the horizon from Dagster, never from the lake.
 
     The spool of a pruned window goes as well once the lake has its rollouts, and so do cached
-    checkpoints that no window of late can select (grail-protocol §9.4).
+    checkpoints that no window of late can select (grail-protocol §9.4), and in the bucket the
+    miner's files older than the windows that WINDROW_BUCKET_WINDOWS keeps.
     """
     pruned = prune(context.instance)
     for key in pruned.windows:
         if lake.exists("rollouts", int(key)):
             forget_groups(settings.home / "spool", int(key))
-    checkpoints.prune(retained_windows(window_start(chain.block())))
+    newest = window_start(chain.block())
+    checkpoints.prune(retained_windows(newest))
+    if settings.bucket_windows:
+        oldest = newest - (settings.bucket_windows - 1) * WINDOW_BLOCKS
+        expired = expire_windows(bucket, wallet.hotkey, oldest)
+        context.log.info(f"deleted {len(expired)} files of old windows from the bucket")
     context.log.info(
         f"pruned {len(pruned.windows)} windows and {pruned.runs} runs; the lake is untouched"
     )

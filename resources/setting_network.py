@@ -164,6 +164,12 @@ NETWORK_SETTINGS: Final = (
         guide=("R2_FORCE_PATH_STYLE",),
         part="bucket",
     ),
+    Setting(
+        "bucket_windows",
+        values.whole(0, 10_000_000),
+        "3360",
+        "newest windows whose files stay in the bucket; 0 keeps all, the lake always does",
+    ),
     *(
         Setting(
             f"bucket_{right}_{half}",

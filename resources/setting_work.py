@@ -24,6 +24,13 @@ def _generation(found: Found) -> str:
     return "sglang" if guided else "transformers"
 
 
+def _enough_groups(found: Found) -> str:
+    """So many that no lane waits for another: one a lane, and two between the stages."""
+    proving = len(found["proof_gpus"] or ()) or found["proof_workers"]
+    generating = found["groups_per_batch"]
+    return str(max(4, 2 * generating, generating + proving + 2))
+
+
 _gpu = values.whole(0, 99)
 _secret = values.optional(values.secret)
 
@@ -171,8 +178,8 @@ WORK_SETTINGS: Final = (
     Setting(
         "groups_in_flight",
         values.whole(1, 4096),
-        lambda found: str(2 * found["groups_per_batch"]),
-        "groups generated ahead of their proofs",
+        _enough_groups,
+        "groups held in memory at once, over all stages",
     ),
     Setting(
         "reward_workers", values.whole(1, 256), "2", "sandboxed processes that evaluate completions"

@@ -91,6 +91,7 @@ class Settings:
     bucket_endpoint: str | None
     bucket_region: str
     bucket_path_style: bool
+    bucket_windows: int
     bucket_read_key_id: Secret | None
     bucket_read_secret: Secret | None
     bucket_write_key_id: Secret | None

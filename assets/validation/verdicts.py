@@ -79,7 +79,9 @@ def verdicts(
     does not hold up another's. What goes wrong with one is that miner's row, and a fault.
     """
     window, validator = int(context.partition_key), wallet.hotkey
-    with faults_kept(lake, window, validator, "verdicts", context.run.run_id) as faults:
+    with faults_kept(
+        lake, window, validator, "verdicts", context.run.run_id, chain=chain
+    ) as faults:
         if chain.block() < window + WINDOW_BLOCKS:
             raise WindowStillOpen(
                 f"window {window} is open until block {window + WINDOW_BLOCKS}; it is at "

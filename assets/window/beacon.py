@@ -33,7 +33,9 @@ def beacon(
     stands in, the row says so, and what each relay did is a fault that stops nothing.
     """
     window = int(context.partition_key)
-    with faults_kept(lake, window, wallet.hotkey, "beacon", context.run.run_id) as faults:
+    with faults_kept(
+        lake, window, wallet.hotkey, "beacon", context.run.run_id, chain=chain
+    ) as faults:
         admission.ensure()
         block_hash = chain.block_hash(window)
         row = _kept(lake, window, wallet.hotkey, block_hash)

@@ -1,5 +1,6 @@
 """Retention: Dagster keeps the newest windows, the lake keeps all."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from tests.support.lake_rows import rows_of
 from windrow.assets.window.partitions import windows
 from windrow.engine.spool import Spool
+from windrow.networks.grail.bucket import WINDOWS_PREFIX, window_file_key
+from windrow.networks.grail.windows import window_start
 from windrow.pipelines.build import build
+from windrow.pipelines.demo.network import trainer
+from windrow.pipelines.live import window_resources
 from windrow.pipelines.retention import KEPT_WINDOWS, prune
 from windrow.resources.lake import Lake
 from windrow.resources.settings import Settings
@@ -106,3 +111,22 @@ def test_the_job_frees_the_spool_of_stored_windows_only(
     assert path.exists()
     assert not spools[30].folder.exists()
     assert spools[0].folder.exists()
+
+
+def test_the_job_deletes_the_miners_old_files_from_the_bucket(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    settings = dataclasses.replace(settings, bucket_windows=2)
+    resources = window_resources(settings)
+    bucket, hotkey = resources["bucket"], resources["wallet"].hotkey
+    newest = window_start(resources["chain"].block())
+    kept = [window_file_key(hotkey, newest), window_file_key(hotkey, newest - 30)]
+    others = window_file_key(trainer().hotkey, 30)
+    old = window_file_key(hotkey, newest - 60)
+    for key in (*kept, others, old):
+        bucket.put(key, b"x")
+    job = build(settings).resolve_job_def("retention")
+    assert job.execute_in_process(instance=instance).success
+    left = {info.key for info in bucket.list(WINDOWS_PREFIX)}
+    assert {*kept, others} <= left
+    assert old not in left
