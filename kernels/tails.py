@@ -36,8 +36,11 @@ def cap_fraction(distance: float, dimensions: int) -> float:
     if not (0.0 <= distance <= 2.0 and dimensions >= 2):
         raise ValueError(f"no two points of a sphere in {dimensions} dimensions are {distance} off")
     cosine = 1.0 - distance * distance / 2.0
-    sine_squared = (1.0 - cosine) * (1.0 + cosine)
-    half = 0.5 * beta_regularised(min(sine_squared, 1.0), (dimensions - 1) / 2.0, 0.5)
+    shape = (dimensions - 1) / 2.0
+    if abs(cosine) < 0.5:  # Near the equator 1 - cosine^2 would lose the cosine's digits.
+        half = 0.5 - 0.5 * beta_regularised(cosine * cosine, 0.5, shape)
+    else:
+        half = 0.5 * beta_regularised((1.0 - cosine) * (1.0 + cosine), shape, 0.5)
     return half if cosine >= 0.0 else 1.0 - half
 
 

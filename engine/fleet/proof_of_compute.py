@@ -152,7 +152,7 @@ def answered(challenge: Challenge, devices: Sequence[str]) -> bytes:
 
     with ThreadPoolExecutor(len(devices)) as threads:
         list(threads.map(compute, range(len(devices))))
-    header = {"challenge": _digest(challenge), "devices": [_device_name(d) for d in devices]}
+    header = {"challenge": digest(challenge), "devices": [_device_name(d) for d in devices]}
     return pack(header, {"distances": distances})
 
 
@@ -172,11 +172,11 @@ def verify(
     """What an answer shows.
 
     elapsed: seconds the asker measured. randomness: drawn after the answer came in.
-    validator_key: whose sample the network's verdict is over. model: to compute the samples with,
-    on the processor where none is given; V2 takes it minutes a nonce, so give one on a GPU, or
-    small samples. sample_size: nonces computed again, at least; 1 % of many.
-    network_sample_size: 0 leaves the network's verdict out. least_per_second: nonces the card
-    should do. peak_tflops: what all the node's cards can do at most, in float16.
+    validator_key: whose sample the network's verdict is over. model: computes the samples, on the
+    processor where none is given; V2 takes that minutes a nonce, so give one on a GPU.
+    sample_size: nonces computed again, at least; 1 % of many. network_sample_size: 0 leaves the
+    network's verdict out. least_per_second: nonces the cards should do. peak_tflops: what they can
+    do at most all together, in float16.
     """
     try:
         claimed = _claimed(challenge, answer)
@@ -197,18 +197,16 @@ def verify(
     nonces = challenge.nonces
     claims = Claims({nonces[row]: float(claimed[row]) for row in rows}, ())
     verdict = judge(claims, {nonces[row]: again[row] for row in rows}, rules)
-    reason = "; ".join(verdict.reasons)
-    if verdict.mismatched:
-        reason += f" (nonces {', '.join(map(str, verdict.mismatched[:5]))})"
+    named = [f"nonces {', '.join(map(str, verdict.mismatched[:5]))}"] if verdict.mismatched else []
     distances = NodeCheck(
         "poc_distances",
         "gonka",
-        _network_verdict(challenge, claimed, again, seen) if network_sample_size else None,
+        _network_verdict(challenge, claimed, again, seen),
         verdict.accepted,
         measured=float(len(verdict.mismatched)),
         needed=float(rules.most_mismatches if len(rows) >= 3 else 0),
         unit="mismatches",
-        reason=reason,
+        reason="; ".join([*verdict.reasons, *named]),
         remedy="" if verdict.accepted else "compute every nonce with the model of this block",
     )
     handed_in = ProofBatch(
@@ -228,7 +226,7 @@ def _claimed(challenge: Challenge, answer: bytes) -> NDArray[np.float64]:
     header, arrays = unpack(
         answer, max_bytes=MAX_ANSWER_BYTES, expected={"distances": ("f8", (challenge.count,))}
     )
-    if header.get("challenge") != _digest(challenge):
+    if header.get("challenge") != digest(challenge):
         raise BadFrame("it names another challenge")
     if len(arrays["distances"]) != challenge.count:
         raise BadFrame(f"{len(arrays['distances'])} distances for {challenge.count} nonces")
@@ -252,7 +250,11 @@ def _recomputed(challenge: Challenge, model: BlockModel, rows: Sequence[int]) ->
 
 def _network_verdict(
     challenge: Challenge, claimed: NDArray[Any], again: dict[int, float], seen: Sequence[int]
-) -> bool:
+) -> bool | None:
+    if not seen:
+        return None  # Nothing to hand in, or nothing of it is to be looked at.
+    if (claimed < 0).any():
+        return False  # The chain takes no negative distance.
     try:
         test = network_fraud_test(
             [again[row] for row in seen],
@@ -262,7 +264,7 @@ def _network_verdict(
         )
     except ReceivedAboveTarget:
         return False
-    return bool(seen) and not test.fraud
+    return not test.fraud
 
 
 def _rate_check(
@@ -275,7 +277,7 @@ def _rate_check(
         reason = f"faster than the declared cards can be: {most:.3g} nonces a second"
     elif least is not None and rate < least:
         reason = "slower than the declared cards"
-    measured = most is not None or least is not None
+    measured = (most, least) != (None, None)
     return NodeCheck(
         "poc_rate",
         "gonka",
@@ -289,7 +291,8 @@ def _rate_check(
     )
 
 
-def _digest(challenge: Challenge) -> str:
+def digest(challenge: Challenge) -> str:
+    """What an answer names its challenge by."""
     return hashlib.sha256(challenge.to_bytes()).hexdigest()
 
 

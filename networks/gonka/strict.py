@@ -144,7 +144,10 @@ def judge(
         if bad:
             reasons.append(f"{len(bad)} of only {len(recomputed)} sampled nonces are false")
     elif len(bad) > rules.most_mismatches:
-        reasons.append(f"{len(bad)} sampled nonces are false; {rules.most_mismatches} may be")
+        reasons.append(
+            f"{len(bad)} of {len(recomputed)} sampled nonces are false; at most "
+            f"{rules.most_mismatches} may be"
+        )
     elif probability < rules.least_probability:
         reasons.append(f"an honest sample is as bad with a probability of {probability:.1e}")
     if not passes_per_second <= most_per_second:
