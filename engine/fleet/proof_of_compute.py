@@ -190,7 +190,7 @@ def verify(
     rules = StrictRules(r_target=2.0, stage_height=0, window=(0, 0), sample_size=sample_size)
     size = max(sample_size, math.ceil(rules.sample_share * challenge.count))
     rows = strict_sample(randomness, challenge.count, size)
-    successes = [row for row in range(challenge.count) if claimed[row] < challenge.r_target]
+    successes = np.flatnonzero(claimed < challenge.r_target).tolist()
     seen = _network_rows(challenge, successes, validator_key, network_sample_size)
     again = _recomputed(challenge, model, sorted({*rows, *seen}))
 
