@@ -241,7 +241,7 @@ FILES: dict[str, tuple[Spoil, str, str, str]] = {
     "nested_nulls": (nested_nulls, CHECKED, "schema_valid", "is null"),
     "not_numbers": (not_numbers, CHECKED, "schema_valid", "no finite number"),
     "huge_commitments": (huge_commitments, CHECKED, "proof_valid", "signature does not verify"),
-    "endless_integers": (endless_integers, CHECKED, "sketches_agree", "sketch_distance"),
+    "endless_integers": (endless_integers, CHECKED, "sketches_agree", "further from the model"),
     "odd_commitments": (odd_commitments, CHECKED, "schema_valid", "no list of objects"),
     "deep_commitments": (deep_commitments, UNREADABLE, "json_text", "not JSON"),
     "surrogates": (surrogates, CHECKED, "schema_valid", "randomness"),

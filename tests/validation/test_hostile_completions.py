@@ -12,7 +12,7 @@ from windrow.engine.ports import Completion
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.sandbox import Limits, Sandbox
 from windrow.environments.tasks import Task
-from windrow.pipelines import embedded
+from windrow.pipelines import live
 from windrow.resources.wallet import DevelopmentWallet
 
 NINE = [miner(uri) for uri in HONEST]
@@ -84,7 +84,7 @@ def among_nine(
     """A subnet whose miners are asked for code or formulas, with little time to evaluate them."""
     env_id, max_tokens = request.param
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "Sandbox", QUICK)
+        patch.setattr(live, "Sandbox", QUICK)
         subnet = Subnet.make(
             tmp_path_factory.mktemp(env_id),
             env_id=env_id,
@@ -141,7 +141,7 @@ def test_code_that_breaks_out_of_its_built_ins_gains_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fork, sleep, fill, read, kill and the like: each is one failed rollout, and nothing more."""
-    monkeypatch.setattr(embedded, "Sandbox", QUICK)
+    monkeypatch.setattr(live, "Sandbox", QUICK)
     subnet = Subnet.make(tmp_path, env_id="humaneval", max_tokens=190, WINDROW_CALIBRATION="no")
     one, other = miner(HOSTILE), NINE[0]
     upload(subnet, one, [*ATTACKS.values(), *"1234"])
