@@ -124,11 +124,11 @@ def _flow(terms: JobTerms, arrivals: Sequence[Arrival], *, strict: bool) -> Outc
     ready_at = work = 0.0
     stage = _Stage(wire.AcceptJob, TIMEOUTS[0])
     end = inbox.wait(stage, 0.0, terms.reservation_limit, ready_at)
-    if isinstance(end, float):
+    if not isinstance(end, _Ended):
         sent.append(Sent(end, "V0JobAcceptedReceiptRequest", ttl=terms.accepted_ttl))
         stage = _Stage(wire.ExecutorReady, TIMEOUTS[1])
         end = inbox.wait(stage, end, end + terms.readiness_limit, ready_at)
-    if isinstance(end, float):
+    if not isinstance(end, _Ended):
         ready_at = end
         sent.append(Sent(end, "V0JobRequest"))
         leeway = terms.total_limit if terms.timing is None else terms.timing.allowed_leeway
@@ -137,9 +137,9 @@ def _flow(terms: JobTerms, arrivals: Sequence[Arrival], *, strict: bool) -> Outc
             # Moved, never set anew: time that one stage leaves is the next one's.
             deadline += stage.limit
             end = inbox.wait(stage, end, deadline, ready_at)
-            if not isinstance(end, float):
+            if isinstance(end, _Ended):
                 break
-    if isinstance(end, float):
+    if not isinstance(end, _Ended):
         work = end - ready_at
         paid = min(terms.value, work) if strict else terms.value
         blocks = terms.blocks if paid > 0 else ()

@@ -1,0 +1,129 @@
+"""Jobs in two buckets: committed to, run through a real node process, revealed, judged again."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from windrow.engine.fleet.frames import BadFrame, to_json
+from windrow.engine.fleet.llm_job_model import DEFAULT_FOLDER
+from windrow.engine.fleet.llm_job_plan import Job
+from windrow.resources.fleet.job_buckets import (
+    BrokenCommitment,
+    DamagedObject,
+    JobBuckets,
+    JobStarted,
+    run_job,
+)
+from windrow.resources.fleet.nodes import LocalNode, TaskFailed
+from windrow.resources.object_store import Bucket, InvalidKey, ObjectMissing, open_bucket
+
+DEMO = Path(__file__).parents[2] / "pipelines" / "demo" / "checkpoint"
+JOB = Job(
+    "7f4f14bd-bee7-497c-8b2b-992f4fc209ed",
+    "node-1",
+    "demo",
+    "ab" * 32,
+    prompts=3,
+    max_tokens=4,
+    limit_seconds=60.0,
+)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Bucket:
+    return open_bucket(tmp_path / "prompts")
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Bucket:
+    return open_bucket(tmp_path / "answers")
+
+
+@pytest.fixture
+def buckets(prompts: Bucket, answers: Bucket) -> JobBuckets:
+    return JobBuckets(prompts, answers)
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalNode]:
+    models = tmp_path / "home" / DEFAULT_FOLDER
+    models.mkdir(parents=True)
+    (models / "demo").symlink_to(DEMO)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    node = LocalNode("node-1")
+    yield node
+    node.close()
+
+
+def test_a_job_is_asked_checked_and_made_public(buckets: JobBuckets, node: LocalNode) -> None:
+    verdict, answer = run_job(buckets, JOB, node, node)
+    assert verdict.passed
+    assert verdict.equal == 3
+    stored = buckets.stored(JOB.job_id)
+    assert stored.job == JOB
+    assert stored.verify(answer.seconds) == verdict
+    assert buckets.series(JOB.job_id) == JOB.texts()
+    with pytest.raises(JobStarted):
+        run_job(buckets, JOB, node, node)
+
+    unknown = replace(JOB, job_id="ddbf1d11-a2dd-4fd4-a6bb-839d9f722425", model="other")
+    with pytest.raises(TaskFailed, match="UnknownModel"):
+        run_job(buckets, unknown, node, node)
+    ended = buckets.stored(unknown.job_id)
+    assert (ended.job, ended.answer) == (unknown, None)
+    assert ended.verify(1.0) is None
+
+
+def test_nothing_of_a_job_is_public_before_its_end(buckets: JobBuckets, prompts: Bucket) -> None:
+    buckets.commit(JOB)
+    (only,) = prompts.list()
+    text = prompts.get(only.key).decode()
+    assert JOB.commitment() in text
+    assert JOB.secret not in text
+    assert all(prompt not in text for prompt in JOB.texts())
+
+
+def test_a_job_that_was_changed_afterwards_is_not_believed(
+    buckets: JobBuckets, prompts: Bucket
+) -> None:
+    buckets.commit(JOB)
+    buckets.reveal(JOB)
+    other = replace(JOB, secret="cd" * 32)
+    prompts.put(f"jobs/{JOB.job_id}.json", other.to_json())
+    with pytest.raises(BrokenCommitment):
+        buckets.stored(JOB.job_id)
+
+
+def test_series_and_answers_are_kept_as_the_network_has_them(
+    buckets: JobBuckets, prompts: Bucket, answers: Bucket
+) -> None:
+    buckets.put_series("series-1", ["one?", "two?"])
+    assert prompts.get("series/series-1.txt") == b"one?\ntwo?"
+    assert buckets.series_names() == ["series-1"]
+    buckets.put_solved("work-1", {"one?": "ä", "two?": ""})
+    assert buckets.solved("work-1") == {"one?": "ä", "two?": ""}
+    assert answers.get("solved/work-1.json") == to_json({"one?": "ä", "two?": ""})
+
+
+def test_what_others_wrote_is_read_with_care(
+    buckets: JobBuckets, prompts: Bucket, answers: Bucket
+) -> None:
+    for data in (b"", b"\xff", b"one\n\ntwo", b"\n".join([b"x"] * 241)):
+        prompts.put("series/bad.txt", data)
+        with pytest.raises(DamagedObject):
+            buckets.series("bad")
+    for data in (b"[]", b"{", b'{"a": 1, "a": 2}'):
+        answers.put("solved/bad.json", data)
+        with pytest.raises(BadFrame):
+            buckets.solved("bad")
+    answers.put("solved/bad.json", b'{"a": 1}')
+    with pytest.raises(DamagedObject):
+        buckets.solved("bad")
+    with pytest.raises(DamagedObject, match="line"):
+        buckets.put_series("bad", ["one\ntwo"])
+    with pytest.raises(InvalidKey):
+        buckets.series("../jobs")
+    with pytest.raises(ObjectMissing):
+        buckets.series("none")
