@@ -25,6 +25,7 @@ class ScriptedSGLang:
     """Answers as SGLang would; `faults` take the place of the next answers on a path.
 
     context: most tokens of prompt and completion together.
+    shortest: fewest tokens of a completion, as far as a request lets it have so many.
     device: "cpu" computes checksums from the weight files, "cuda" makes them up per version.
     requests: (path, body) of everything that was asked, health checks apart.
     running: names of the sequences at work, while `hold` is set.
@@ -38,7 +39,9 @@ class ScriptedSGLang:
         key: str | None = None,
         device: str = "cpu",
         deterministic: bool = True,
+        shortest: int = 3,
     ) -> None:
+        self.shortest = shortest
         self.eos, self.context, self.key, self.device = eos, context, key, device
         self.deterministic = deterministic
         self.version, self.checksums = "default", {"model.norm.weight": "0" * 16}
@@ -169,7 +172,8 @@ class ScriptedSGLang:
         for prompt, name, params in zip(
             body["input_ids"], body["rid"], body["sampling_params"], strict=True
         ):
-            length = min(3 + params.get("sampling_seed", 0) % 10, params["max_new_tokens"])
+            wanted = self.shortest + params.get("sampling_seed", 0) % 10
+            length = min(wanted, params["max_new_tokens"])
             ids = [3 + (sum(prompt) + place) % 100 for place in range(length)]
             reason: dict[str, Any] = {"type": "length", "length": length}
             if length < params["max_new_tokens"]:
