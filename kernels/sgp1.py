@@ -1,8 +1,8 @@
-"""The matrices of "sgp1": what a device fills its memory with, and how it walks over them.
+"""The matrices of "sgp1": what a device fills its memory with (chutes §6.6).
 
-chutes §6.6. Everything is an integer and every product exact, so all devices give the same bytes.
-B_0, W_0..W_3 and X_0 come from a seed and a device's uuid; B_i is made of B_{i-1} @ W, X_t of
-X_{t-1} @ B_i for an i that the digest of X_{t-1} draws. Rows of B depend on no other rows.
+Everything is an integer and every product exact, so all devices give the same bytes. B_0 and
+W_0..W_3 come from a seed and a device's uuid, B_i is made of B_{i-1} @ W. Rows of B depend on no
+other rows. A walk takes one matrix after the other, each drawn by the digest of the step before.
 """
 
 import hashlib
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from windrow.kernels.exact_matmul import exact_product
-from windrow.kernels.mersenne import Residues, reduce_words
-from windrow.kernels.philox import BLOCK_BYTES, Key, philox_bytes_on, philox_words
+from windrow.kernels.philox import BLOCK_BYTES, Key, philox_bytes_on
 
 WEIGHTS: Final = 4
 PANEL: Final = 2048
@@ -66,11 +65,6 @@ def next_rows(rows: Tensor, weight: Tensor) -> Tensor:
     return made
 
 
-def walked(product: Tensor) -> Tensor:
-    """X_t from Y = X_{t-1} @ B_i: nibbles, int8, of int32."""
-    return (((product ^ (product >> 8)) & 15) - 8).to(torch.int8)
-
-
 def slice_columns(index: int, rows: Tensor, n: int) -> Tensor:
     """The column whose entry of each row goes into slice `index`, int64 like rows."""
     return (7 * rows + 13 * index) % n
@@ -93,22 +87,10 @@ def walk_index(digest: bytes, step: int, count: int) -> int:
     return int.from_bytes(drawn[:8], "little") % count
 
 
-def walk_digest(digest: bytes, step: int, index: int, diagonal: bytes) -> bytes:
-    """D_t. diagonal: of X_t."""
+def walk_digest(digest: bytes, step: int, index: int, trace: bytes) -> bytes:
+    """D_t. trace: what the step made of its matrix."""
     place = step.to_bytes(4, "little") + index.to_bytes(4, "little")
-    return hashlib.sha256(digest + place + diagonal).digest()
-
-
-def diagonal_of(state: Tensor) -> bytes:
-    """X[j mod m, j] for every column j of X [m, n]: what a step's digest holds."""
-    columns = torch.arange(state.shape[1], device=state.device)
-    return _bytes(state[columns % len(state), columns])
-
-
-def residues(key: Key, count: int) -> Residues:
-    """Uniform numbers modulo 2^61 - 1: the first eight bytes of each block."""
-    words = philox_words(key, 0, count).astype("<u4", copy=False)
-    return reduce_words(words.view("<u8")[:, 0].astype("u8"))
+    return hashlib.sha256(digest + place + trace).digest()
 
 
 def _panels(rows: int) -> Iterator[range]:

@@ -102,10 +102,10 @@ def answer_commit(request: bytes) -> bytes:
 
 
 def answer_open(request: bytes) -> bytes:
-    """Open what was committed to: a frame with `session`, and `recomputed` where it was not kept.
+    """Prove that all is still there, and open steps of the walk: a frame.
 
-    request: of `attestation_plan.residency_request` or `walk_request`; after the second kind the
-    session is let go. Arrays: `sums/<place>`, or those of `DeviceWork.openings`. Raises as
+    request: of `attestation_plan.opening_request`. The header has `session`, and `recomputed`
+    where this process did not hold it; arrays are those of `DeviceWork.open`. Raises as
     `answer_commit`.
     """
     opening = parse_opening(request)
@@ -115,14 +115,8 @@ def answer_open(request: bytes) -> bytes:
         recomputed = works is None
         if works is None:
             works, _ = _commit(opening.challenge)
-
-        def answer(work: DeviceWork) -> dict[str, NDArray[Any]]:
-            if not opening.samples:
-                return {"sums": work.residency(opening.seed)}
-            return work.openings(*opening.samples[work.uuid], opening.seed)
-
-        arrays = _on_all(works, answer)
-        if opening.samples:
+        arrays = _on_all(works, lambda work: work.open(opening.steps[work.uuid], opening.seed))
+        if opening.last:
             SESSIONS.drop()
         return pack({"session": session, "recomputed": recomputed}, _named(arrays))
 

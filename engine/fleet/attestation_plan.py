@@ -1,9 +1,9 @@
-"""What an attestation asks of a node: sizes, seeds and the requests of its three rounds.
+"""What an attestation asks of a node: sizes, seeds and the requests of its two rounds.
 
 First the node fills its devices and walks over them (commit); then, out of randomness drawn only
-after its answer came, it proves that everything is still there (residency) and opens what the
-asker picked of the walk (walk). Every request carries the whole challenge, and the seed of all
-work is a hash of who asks, whom, and a fresh nonce: an answer is good for nothing else.
+after its answer came, it proves that everything is still there and opens some steps of the walk
+(open). Both requests carry the whole challenge, and the seed of all work is a hash of who asks,
+whom, and a fresh nonce: an answer is good for nothing else.
 """
 
 import hashlib
@@ -28,14 +28,17 @@ FILLED: Final = 0.95
 ROUNDING: Final = int(1.2 * 2**30)
 """Bytes by which they may fall short of it: drivers keep memory for themselves."""
 
-SLICE_FACTOR: Final = 64
+SIZE_FACTOR: Final = 64
 MAX_SIZE: Final = 16384
 MAX_MATRICES: Final = 8192
 MAX_STEPS: Final = 1 << 16
 MAX_DEVICES: Final = 16
-MAX_SAMPLES: Final = 16
-MAX_ROWS: Final = 1024
-RESIDENCY_COLUMNS: Final = 8
+MAX_SAMPLES: Final = 256
+STEPS: Final = 32
+"""Steps of a walk that are opened where an asker does not say."""
+
+COLUMNS: Final = 8
+"""Bytes of randomness that meet each column of a matrix, see kernels/mersenne.py."""
 
 _WORKSPACE: Final = 3 * 2048 * 4
 """Bytes for each column: a panel of int32 products and what is made of it."""
@@ -52,31 +55,23 @@ class BadChallenge(WindrowError):
 @dataclass(frozen=True)
 class Plan:
     """The work of one device. n: size of its matrices; matrices: how many stay in its memory;
-    rows: of the state that walks; steps: of the walk; segment: steps between two fixed states."""
+    steps: of the walk over them."""
 
     n: int
     matrices: int
-    rows: int
     steps: int
-    segment: int
 
     def __post_init__(self) -> None:
-        sizes = (self.n, self.matrices, self.rows, self.steps, self.segment)
+        sizes = (self.n, self.matrices, self.steps)
         if not all(type(size) is int and size > 0 for size in sizes):
             raise BadChallenge(f"a plan of {sizes}: every size is a positive whole number")
-        if self.n % SLICE_FACTOR or self.n > MAX_SIZE:
-            raise BadChallenge(f"n of {self.n}: a multiple of {SLICE_FACTOR} up to {MAX_SIZE}")
-        if self.rows % 32 or self.n % self.rows or self.rows > MAX_ROWS:
-            raise BadChallenge(f"{self.rows} rows: a multiple of 32 that divides {self.n}")
-        if self.matrices > MAX_MATRICES or self.steps > MAX_STEPS or self.steps % self.segment:
+        if self.n % SIZE_FACTOR or self.n > MAX_SIZE:
+            raise BadChallenge(f"n of {self.n}: a multiple of {SIZE_FACTOR} up to {MAX_SIZE}")
+        if self.matrices > MAX_MATRICES or self.steps > MAX_STEPS:
             raise BadChallenge(
                 f"{self.matrices} matrices and {self.steps} steps: at most {MAX_MATRICES} and "
-                f"{MAX_STEPS}, in whole segments of {self.segment}"
+                f"{MAX_STEPS}"
             )
-
-    @property
-    def segments(self) -> int:
-        return self.steps // self.segment
 
     @property
     def resident_bytes(self) -> int:
@@ -84,16 +79,12 @@ class Plan:
 
     @property
     def needed_bytes(self) -> int:
-        """Memory the work takes in all: matrices, the four weights, states and workspace."""
-        return (self.matrices + 4) * self.n**2 + self.n * (_WORKSPACE + 8 * self.rows)
+        """Memory the work takes in all: matrices, the four weights and workspace."""
+        return (self.matrices + 4) * self.n**2 + self.n * _WORKSPACE
 
     @property
     def fill_operations(self) -> float:
         return 2.0 * self.n**3 * (self.matrices - 1)
-
-    @property
-    def walk_operations(self) -> float:
-        return 2.0 * self.rows * self.n**2 * self.steps
 
     @property
     def walk_bytes(self) -> float:
@@ -103,21 +94,20 @@ class Plan:
 def plan_for(memory: int) -> Plan:
     """The plan for a device of so many bytes: 95 % of them, less what does not fit (§6.6)."""
     n = MAX_SIZE if memory > 25 * 10**9 else 8192
-    overhead = Plan(n, 1, 512, 16, 16).needed_bytes - n**2
+    overhead = Plan(n, 1, 1).needed_bytes - n**2
     matrices = min(int(FILLED * memory), memory - overhead - 2**28) // n**2
     if matrices < 1:
         raise BadChallenge(f"{memory} bytes of memory are too few for an attestation; give a Plan")
-    return Plan(n, matrices, 512, steps=-(-4 * matrices // 16) * 16, segment=16)
+    return Plan(n, matrices, steps=2 * matrices)
 
 
 def small_plan(budget: int) -> Plan:
     """A plan for the pseudo device of a machine without a GPU that needs at most so many bytes."""
     for n in (2048, 1024, 512, 256):
-        base = Plan(n, 1, 64, 16, 8)
-        matrices = 1 + (budget - base.needed_bytes) // n**2
+        matrices = min(1 + (budget - Plan(n, 1, 1).needed_bytes) // n**2, 32)
         if matrices >= 8:
-            return Plan(n, min(int(matrices), 64), 64, steps=64, segment=8)
-    raise BadChallenge(f"a budget of {budget} bytes: an attestation takes at least 4 MB")
+            return Plan(n, matrices, steps=2 * matrices)
+    raise BadChallenge(f"a budget of {budget} bytes: an attestation takes at least 8 MB")
 
 
 @dataclass(frozen=True)
@@ -171,47 +161,47 @@ def parse_challenge(request: bytes) -> Challenge:
 class Opening:
     """What an asker wants opened, out of randomness of after the commitment.
 
-    seed: hex. samples: by device the segments and the rows of the walk to open; empty asks for
-    residency instead.
+    seed: hex. steps: by device, those of the walk to open. last: whether the node may let go.
     """
 
     challenge: Challenge
     seed: str
-    samples: Mapping[str, tuple[list[int], list[int]]]
+    steps: Mapping[str, list[int]]
+    last: bool = True
 
     def to_bytes(self) -> bytes:
-        samples = {uuid: list(sample) for uuid, sample in self.samples.items()}
-        mine = {"challenge": self.challenge.fields(), "seed": self.seed, "samples": samples}
-        return to_json(mine)
+        mine = {"seed": self.seed, "steps": dict(self.steps), "last": self.last}
+        return to_json(mine | {"challenge": self.challenge.fields()})
 
 
-def residency_request(asked: bytes, randomness: bytes) -> bytes:
-    """The request of the second round. randomness: drawn after the first answer came."""
-    return Opening(parse_challenge(asked), drawn(randomness, "residency"), {}).to_bytes()
-
-
-def walk_request(asked: bytes, randomness: bytes, *, segments: int = 4, rows: int = 4) -> bytes:
-    """The request of the third round, from the same randomness; after it the node lets go."""
+def opening_request(
+    asked: bytes, randomness: bytes, *, steps: int = STEPS, last: bool = True
+) -> bytes:
+    """The request of the second round. randomness: 32 bytes drawn after the first answer came,
+    and kept secret until the second is verified; steps: of each walk to open. Not `last`: the
+    node keeps its memory filled, and can be asked again with other randomness."""
     made = parse_challenge(asked)
-    samples = {}
-    for uuid, plan in made.plans.items():
-        picked = pick(randomness, f"segments|{uuid}", plan.segments, segments)
-        samples[uuid] = picked, pick(randomness, f"rows|{uuid}", plan.rows, rows)
-    return Opening(made, drawn(randomness, "walk"), samples).to_bytes()
+    picked = {
+        uuid: [1 + step for step in pick(randomness, f"steps|{uuid}", plan.steps, steps)]
+        for uuid, plan in made.plans.items()
+    }
+    return Opening(made, drawn(randomness, "residency"), picked, last).to_bytes()
 
 
 def parse_opening(request: bytes) -> Opening:
-    """The request of a second or third round. Raises BadChallenge and BadFrame."""
+    """The request of the second round. Raises BadChallenge and BadFrame."""
     found = from_json(request)
-    if found.keys() != {"challenge", "seed", "samples"} or not isinstance(found["samples"], dict):
-        raise BadChallenge("a request to open has a challenge, a seed and samples")
+    if found.keys() != {field.name for field in fields(Opening)}:
+        raise BadChallenge("a request to open has a challenge, a seed, steps and last")
     made = _challenge(found["challenge"])
-    seed, samples = found["seed"], found["samples"]
-    if not isinstance(seed, str) or not _HEX.fullmatch(seed):
-        raise BadChallenge("the seed of a request to open is not of 64 hex digits")
-    if samples and samples.keys() != made.plans.keys():
-        raise BadChallenge("a request to open samples other devices than it challenged")
-    return Opening(made, seed, {uuid: _sample(samples[uuid], made.plans[uuid]) for uuid in samples})
+    seed, steps, last = found["seed"], found["steps"], found["last"]
+    if not isinstance(seed, str) or not _HEX.fullmatch(seed) or not isinstance(last, bool):
+        raise BadChallenge("the seed of a request to open is 64 hex digits, and last true or false")
+    if not isinstance(steps, dict) or steps.keys() != made.plans.keys():
+        raise BadChallenge("a request to open names steps of just the devices challenged")
+    for uuid, plan in made.plans.items():
+        _check_steps(steps[uuid], plan.steps)
+    return Opening(made, seed, steps, last)
 
 
 def drawn(randomness: bytes, label: str) -> str:
@@ -250,16 +240,9 @@ def _plans(found: Any) -> dict[str, Plan]:
     return {uuid: Plan(**plan) for uuid, plan in found.items()}
 
 
-def _sample(found: Any, plan: Plan) -> tuple[list[int], list[int]]:
-    if not isinstance(found, list) or len(found) != 2:
-        raise BadChallenge("a sample is of segments and of rows")
-    return _numbers(found[0], plan.segments), _numbers(found[1], plan.rows)
-
-
-def _numbers(found: Any, below: int) -> list[int]:
-    numbers: Sequence[Any] = found if isinstance(found, list) else ()
-    if not 0 < len(numbers) <= MAX_SAMPLES or not all(
-        type(number) is int and 0 <= number < below for number in numbers
+def _check_steps(found: Any, most: int) -> None:
+    steps: Sequence[Any] = found if isinstance(found, list) else ()
+    if not 0 < len(steps) <= MAX_SAMPLES or not all(
+        type(step) is int and 0 < step <= most for step in steps
     ):
-        raise BadChallenge(f"a sample holds 1 to {MAX_SAMPLES} numbers below {below}")
-    return list(numbers)
+        raise BadChallenge(f"a request opens 1 to {MAX_SAMPLES} steps, from 1 to {most}")

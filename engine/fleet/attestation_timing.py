@@ -13,8 +13,8 @@ from typing import Final
 
 from windrow.engine.fleet.attestation_plan import Plan
 
-STEP_SECONDS: Final = 3e-4
-"""Time each step of the walk may add for its digest, which the host computes."""
+STEP_SECONDS: Final = 1e-3
+"""Time each step of the walk may add for its randomness and digest, which the host computes."""
 
 ROUND_TRIP: Final = 1.0
 """Seconds the way there and back may take, with the answers' bytes."""
@@ -132,11 +132,9 @@ def residency_verdict(
 
 
 def _nominal(plan: Plan, peak: Peak, round_trip: float) -> tuple[float, float]:
-    fill = plan.fill_operations / peak.operations
-    walk, read = plan.walk_operations / peak.operations, plan.walk_bytes / peak.bandwidth
-    least = 0.9 * fill + 0.9 * max(walk, read)
-    slow_walk = max(walk / 0.35, read / 0.5) + STEP_SECONDS * plan.steps
-    return least, fill / 0.35 + slow_walk + round_trip
+    fill, walk = plan.fill_operations / peak.operations, plan.walk_bytes / peak.bandwidth
+    slow = fill / 0.35 + walk / 0.35 + STEP_SECONDS * plan.steps
+    return 0.9 * (fill + walk), slow + round_trip
 
 
 def _band(history: Sequence[float]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The asker's verdict on an attestation: three answers, held against what a processor recomputes.
+"""The asker's verdict on an attestation: two answers, held against what a processor recomputes.
 
 `attestation_plan` makes the requests and `attestation_proof` does the arithmetic. Answers are the
 node's and may be anything. docs/attestation.md says what a passed attestation proves.
@@ -13,22 +13,19 @@ from windrow.engine.fleet.attestation_plan import (
     CPU_UUID,
     FILLED,
     ROUNDING,
-    Opening,
     Plan,
     parse_challenge,
     parse_opening,
     pick,
-    residency_request,
 )
 from windrow.engine.fleet.attestation_proof import (
-    Arrays,
     ErrorBounds,
-    Trail,
-    WrongAnswer,
-    check_walk,
     error_bounds,
     fill_problem,
     follow_rows,
+    matrices_of,
+    residency_problem,
+    walk_problem,
 )
 from windrow.engine.fleet.attestation_timing import (
     PEAKS,
@@ -39,11 +36,10 @@ from windrow.engine.fleet.attestation_timing import (
 )
 from windrow.engine.fleet.attestation_wire import (
     Claimed,
-    DeviceArrays,
+    WrongAnswer,
     read_commit,
     read_opening,
 )
-from windrow.engine.fleet.attestation_work import steps_of
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.frames import BadFrame
 
@@ -99,11 +95,10 @@ class DeviceProof:
 
 def verify(
     asked: bytes,
+    opening_asked: bytes,
     randomness: bytes,
-    walk_asked: bytes,
     commit: Answered,
-    residency: Answered | None,
-    walk: Answered | None,
+    opened: Answered | None,
     *,
     expectations: Mapping[str, Expectation],
     rows: int = ROWS,
@@ -111,42 +106,33 @@ def verify(
 ) -> tuple[list[DeviceProof], list[NodeCheck]]:
     """Proofs and checks of every device, in the order of their uuids.
 
-    asked, walk_asked: the first and the third request; randomness: what the second and third were
-    made of, drawn after the first answer. None: the node did not answer. rows: rows recomputed
-    of each device. round_trip: seconds the network may take. Raises only for the asker's mistakes.
+    asked, opening_asked: the requests; randomness: what the second was made of, drawn after the
+    first answer. opened: None where the node gave no second answer. rows: rows recomputed of each
+    device. round_trip: seconds the network may take. Raises only for the asker's own mistakes.
     """
-    proofs = prove_devices(
-        asked,
-        randomness,
-        walk_asked,
-        commit.body,
-        None if residency is None else residency.body,
-        None if walk is None else walk.body,
-        rows=rows,
-    )
+    body = None if opened is None else opened.body
+    proofs = prove_devices(asked, opening_asked, randomness, commit.body, body, rows=rows)
     checks: list[NodeCheck] = []
     for proof in proofs:
         expected = expectations.get(proof.uuid, Expectation())
-        again = None if residency is None else residency.seconds
+        again = None if opened is None else opened.seconds
         checks.extend(_checks(proof, expected, commit.seconds, again, round_trip))
     return proofs, checks
 
 
 def prove_devices(
     asked: bytes,
+    opening_asked: bytes,
     randomness: bytes,
-    walk_asked: bytes,
     commit: bytes,
-    residency: bytes | None,
-    walk: bytes | None,
+    opened: bytes | None,
     *,
     rows: int = ROWS,
 ) -> list[DeviceProof]:
-    """What three answers prove of each device, times aside: arguments as of `verify`."""
-    challenge, opening = parse_challenge(asked), parse_opening(walk_asked)
-    again = parse_opening(residency_request(asked, randomness))
+    """What two answers prove of each device, times aside: arguments as of `verify`."""
+    challenge, opening = parse_challenge(asked), parse_opening(opening_asked)
     proofs = [
-        DeviceProof(uuid, plan, error_bounds(plan, opening, uuid, rows, MISSING))
+        DeviceProof(uuid, plan, error_bounds(plan, rows, len(opening.steps[uuid]), MISSING))
         for uuid, plan in sorted(challenge.plans.items())
     ]
     try:
@@ -155,52 +141,27 @@ def prove_devices(
         for proof in proofs:
             proof.committed = str(error)
         return proofs
-    why_not, recomputed, sums = _opened(residency, again)
-    why_closed, _, opened = _opened(walk, opening)
+    unread, recomputed, answers = UNANSWERED, False, None
+    if opened is not None:
+        try:
+            recomputed, answers = read_opening(opened, opening)
+        except (BadFrame, WrongAnswer) as error:
+            unread = str(error)
     for place, proof in enumerate(proofs):
-        mine, proof.claimed, proof.recomputed = committed[place], claims[place], recomputed
-        digests = [digest.tobytes() for digest in mine["walk"]]
+        uuid, plan, steps = proof.uuid, proof.plan, opening.steps[proof.uuid]
+        proof.claimed, proof.recomputed = claims[place], recomputed
+        digests = [digest.tobytes() for digest in committed[place]["walk"]]
         proof.digest = digests[-1].hex()
-        segments, _ = opening.samples[proof.uuid]
-        needed = {i for segment in segments for i in steps_of(digests, segment, proof.plan)}
-        secret = pick(randomness, f"secret rows|{proof.uuid}", proof.plan.n, rows)
-        seed = challenge.seed
-        trail = follow_rows(seed, proof.uuid, proof.plan, secret, again.seed, needed)
-        proof.committed = fill_problem(mine["slices"], digests[0], trail)
-        proof.resident = why_not or _sums_problem(sums[place], trail)
-        proof.walked = why_closed or _walk_problem(proof, seed, mine, opened[place], opening, trail)
+        secret = pick(randomness, f"secret rows|{uuid}", plan.n, rows)
+        needed = matrices_of(steps, digests, plan)
+        trail = follow_rows(challenge.seed, uuid, plan, secret, opening.seed, needed)
+        proof.committed = fill_problem(committed[place]["slices"], digests[0], trail)
+        proof.resident = proof.walked = unread
+        if answers is not None:
+            mine = answers[place]
+            proof.resident = residency_problem(mine["sums"], trail)
+            proof.walked = walk_problem(mine["traces"], steps, digests, uuid, plan, trail)
     return proofs
-
-
-def _opened(body: bytes | None, opening: Opening) -> tuple[str, bool, DeviceArrays]:
-    """Why an answer cannot be read, or nothing; whether it was recomputed; each device's arrays."""
-    nothing: DeviceArrays = [{} for _ in opening.challenge.plans]
-    if body is None:
-        return UNANSWERED, False, nothing
-    try:
-        return "", *read_opening(body, opening)
-    except (BadFrame, WrongAnswer) as error:
-        return str(error), False, nothing
-
-
-def _sums_problem(arrays: Arrays, trail: Trail) -> str:
-    wrong = (arrays["sums"][trail.rows] != trail.sums).any(axis=1)
-    return f"{wrong.sum()} of {len(wrong)} rows are not there any more" if wrong.any() else ""
-
-
-def _walk_problem(
-    proof: DeviceProof,
-    seed: str,
-    committed: Arrays,
-    opened: Arrays,
-    opening: Opening,
-    trail: Trail,
-) -> str:
-    try:
-        check_walk(seed, proof.uuid, proof.plan, committed, opened, opening, trail)
-    except WrongAnswer as error:
-        return str(error)
-    return ""
 
 
 def _checks(

@@ -8,14 +8,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.engine.fleet.attestation_plan import RESIDENCY_COLUMNS, Challenge, Opening
-from windrow.engine.fleet.attestation_proof import WrongAnswer
+from windrow import WindrowError
+from windrow.engine.fleet.attestation_plan import COLUMNS, Challenge, Opening
 from windrow.engine.fleet.frames import unpack
 
 _HEADER_BYTES: Final = 1 << 16
 
 Expected = Mapping[str, tuple[str, tuple[int, ...]]]
 DeviceArrays = list[dict[str, NDArray[Any]]]
+
+
+class WrongAnswer(WindrowError):
+    """An answer is not for this challenge, or claims what cannot be; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +63,18 @@ def read_opening(body: bytes, opening: Opening) -> tuple[bool, DeviceArrays]:
 
 
 def _committed(challenge: Challenge) -> Expected:
-    expected = {}
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for place, (_, plan) in enumerate(sorted(challenge.plans.items())):
         expected[f"slices/{place}"] = ("u1", (plan.matrices, plan.n))
         expected[f"walk/{place}"] = ("u1", (plan.steps + 1, 32))
-        expected[f"roots/{place}"] = ("u1", (plan.segments, 32))
     return expected
 
 
 def _opened(opening: Opening) -> Expected:
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for place, (uuid, plan) in enumerate(sorted(opening.challenge.plans.items())):
-        if not opening.samples:
-            expected[f"sums/{place}"] = ("i8", (plan.n, RESIDENCY_COLUMNS))
-            continue
-        q, w = map(len, opening.samples[uuid])
-        proof = ("u1", (q, w, (plan.rows - 1).bit_length(), 32))
-        expected[f"start/{place}"] = ("i1", (q, w, plan.n))
-        expected[f"start_proof/{place}"] = expected[f"end_proof/{place}"] = proof
-        expected[f"diagonals/{place}"] = ("i1", (q, plan.segment, plan.n))
-        expected[f"products/{place}"] = ("i4", (q, plan.segment, w, plan.n))
-        expected[f"vectors/{place}"] = ("u8", (q, plan.segment, plan.n))
+        expected[f"sums/{place}"] = ("u8", (plan.n,))
+        expected[f"traces/{place}"] = ("i1", (len(opening.steps[uuid]), plan.n, COLUMNS))
     return expected
 
 

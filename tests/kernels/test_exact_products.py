@@ -29,35 +29,42 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         exact_product(torch.zeros(2, 3, dtype=torch.int8), torch.zeros(2, 3, dtype=torch.int8))
 
 
-def edge_vector(count: int) -> mersenne.Residues:
-    values = sgp1.residues((1, 2), count)
-    values[:4] = 0, 1, mersenne.PRIME - 1, 1 << 60
-    return values
-
-
-def test_digits_sum_to_the_vector() -> None:
-    vector = edge_vector(100)
-    digits = mersenne.digits(vector)
-    assert digits.dtype == np.int8
-    powers = [256**place for place in range(8)]
-    summed = [sum(int(d) * p for d, p in zip(row, powers, strict=True)) for row in digits]
-    assert summed == vector.tolist()
-    assert mersenne.from_digits(digits).tolist() == vector.tolist()
-
-
-def test_products_modulo_p_are_those_of_python() -> None:
+def test_digits_fold_to_what_python_computes() -> None:
     rng = np.random.default_rng(0)
+    for bound in (2**31, 2**45):
+        sums = rng.integers(-bound, bound, (50, 8))
+        sums[0], sums[1], sums[2] = 0, -bound, bound - 1
+        expected = [
+            sum(int(value) * 256**place for place, value in enumerate(row)) % mersenne.PRIME
+            for row in sums
+        ]
+        assert mersenne.from_digits(sums).tolist() == expected
+
+
+def test_products_with_digits_are_products_modulo_p() -> None:
+    rng = np.random.default_rng(1)
+    matrix, digits = (
+        torch.from_numpy(rng.integers(-128, 128, size, np.int8)) for size in ((9, 64), (64, 8))
+    )
+    vector = [sum(d * 256**place for place, d in enumerate(row)) for row in digits.tolist()]
+    expected = [
+        sum(a * b for a, b in zip(row, vector, strict=True)) % mersenne.PRIME
+        for row in matrix.tolist()
+    ]
+    assert mersenne.from_digits(exact_product(matrix, digits).numpy()).tolist() == expected
+
+
+def test_dots_are_those_of_python() -> None:
+    rng = np.random.default_rng(2)
     rows = rng.integers(-(2**24), 2**24, (3, 64))
     rows[0] = -(2**24)
-    vector = edge_vector(64)
+    vector = mersenne.reduce_words(rng.integers(0, 2**64, 64, np.uint64))
+    vector[:3] = 0, mersenne.PRIME - 1, 1
     expected = [
         sum(int(a) * int(b) for a, b in zip(row, vector, strict=True)) % mersenne.PRIME
         for row in rows
     ]
     assert mersenne.dot(torch.from_numpy(rows), vector).tolist() == expected
-    small = torch.from_numpy(rng.integers(-128, 128, (64, 64), dtype=np.int8))
-    by_digits = exact_product(small, torch.from_numpy(mersenne.digits(vector)))
-    assert np.array_equal(mersenne.from_digits(by_digits.numpy()), mersenne.dot(small, vector))
 
 
 def test_rows_do_not_depend_on_their_neighbours() -> None:
@@ -69,16 +76,13 @@ def test_rows_do_not_depend_on_their_neighbours() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_fills_and_walks_to_the_same_bytes() -> None:
+def test_cuda_fills_to_the_same_bytes() -> None:
     n, cuda = 1024, torch.device("cuda")
 
-    def work(device: torch.device) -> tuple[bytes, bytes]:
-        weights = sgp1.weights("00", "gpu", n, device)
+    def work(device: torch.device) -> bytes:
         matrix = sgp1.byte_matrix(sgp1.key_of("00", "gpu", "B/0"), n, n, device)
-        for weight in weights:
+        for weight in sgp1.weights("00", "gpu", n, device):
             matrix = sgp1.next_rows(matrix, weight)
-        state = sgp1.nibble_matrix(sgp1.key_of("00", "gpu", "X"), 128, n, device)
-        state = sgp1.walked(exact_product(state, matrix))
-        return matrix.cpu().numpy().tobytes(), sgp1.diagonal_of(state)
+        return matrix.cpu().numpy().tobytes()
 
     assert work(cuda) == work(sgp1.CPU)

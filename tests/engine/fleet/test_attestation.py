@@ -15,12 +15,11 @@ from windrow.engine.fleet.attestation_plan import (
     BadChallenge,
     Plan,
     challenge,
+    opening_request,
     parse_challenge,
     parse_opening,
     plan_for,
-    residency_request,
     small_plan,
-    walk_request,
 )
 from windrow.engine.fleet.attestation_verify import (
     UNANSWERED,
@@ -32,13 +31,12 @@ from windrow.engine.fleet.attestation_verify import (
 from windrow.engine.fleet.attestation_wire import commit_limit, opening_limit
 from windrow.engine.fleet.frames import BadFrame, from_json, pack, to_json, unpack
 
-PLAN = Plan(n=256, matrices=9, rows=64, steps=48, segment=8)
+PLAN = Plan(n=256, matrices=9, steps=40)
 ASKED = challenge("node-1", "5Caller", bytes(range(32)), {"cpu": PLAN}, budget=1 << 26)
 RANDOMNESS = bytes(32)
-RESIDENCY = residency_request(ASKED, RANDOMNESS)
-WALK = walk_request(ASKED, RANDOMNESS)
+OPENING = opening_request(ASKED, RANDOMNESS)
 
-Bodies = tuple[bytes, bytes, bytes]
+Bodies = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Timed:
 
 
 def ask() -> Bodies:
-    return answer_commit(ASKED), answer_open(RESIDENCY), answer_open(WALK)
+    return answer_commit(ASKED), answer_open(OPENING)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +60,8 @@ def _leave_nothing() -> Iterator[None]:
     SESSIONS.drop()
 
 
-def prove(bodies: tuple[bytes, bytes | None, bytes | None], **options: Any) -> DeviceProof:
-    (proof,) = prove_devices(ASKED, RANDOMNESS, WALK, *bodies, **options)
+def prove(bodies: tuple[bytes, bytes | None], **options: Any) -> DeviceProof:
+    (proof,) = prove_devices(ASKED, OPENING, RANDOMNESS, *bodies, **options)
     return proof
 
 
@@ -87,33 +85,30 @@ def test_honest_work_is_sound(honest: Bodies) -> None:
     assert not proof.recomputed
     assert proof.claimed is not None
     assert proof.claimed.way == "int8"
-    assert proof.bounds.rows == pytest.approx(0.8**32)
+    assert 0.9 * 0.8**32 > proof.bounds.rows > 0.8**40
 
 
-def test_every_row_and_every_segment_is_sound(honest: Bodies) -> None:
-    whole = walk_request(ASKED, RANDOMNESS, segments=6, rows=16)
-    assert len(parse_opening(whole).samples["cpu"][0]) == PLAN.segments
-    bodies = honest[0], honest[1], answer_open(whole)
-    (proof,) = prove_devices(ASKED, RANDOMNESS, whole, *bodies, rows=PLAN.n)
+def test_every_row_and_every_step_is_sound(honest: Bodies) -> None:
+    whole = opening_request(ASKED, RANDOMNESS, steps=1000)
+    assert parse_opening(whole).steps["cpu"] == list(range(1, PLAN.steps + 1))
+    bodies = honest[0], answer_open(whole)
+    (proof,) = prove_devices(ASKED, whole, RANDOMNESS, *bodies, rows=1000)
     assert proof.sound
-    assert proof.bounds.walk > 0
+    assert proof.bounds.walk == 0
+    assert proof.bounds.rows == 2.0**-60
 
 
 def test_another_process_gives_the_same_bytes(honest: Bodies) -> None:
-    for request, body in ((RESIDENCY, honest[1]), (WALK, honest[2])):
-        SESSIONS.drop()
-        header, arrays = opened(answer_open(request))
-        assert header["recomputed"]
-        for name, array in opened(body)[1].items():
-            assert np.array_equal(array, arrays[name]), name
-    header, arrays = opened(answer_open(RESIDENCY))
-    assert prove((honest[0], pack({**header, "recomputed": True}, arrays), honest[2])).recomputed
+    header, arrays = opened(answer_open(OPENING))
+    assert header["recomputed"]
+    for name, array in opened(honest[1])[1].items():
+        assert np.array_equal(array, arrays[name]), name
+    assert prove((honest[0], pack(header, arrays))).recomputed
 
 
 def test_answers_keep_their_limits(honest: Bodies) -> None:
     assert len(honest[0]) <= commit_limit(parse_challenge(ASKED))
-    for request, body in ((RESIDENCY, honest[1]), (WALK, honest[2])):
-        assert len(body) <= opening_limit(parse_opening(request))
+    assert len(honest[1]) <= opening_limit(parse_opening(OPENING))
 
 
 def first(array: np.ndarray) -> None:
@@ -131,16 +126,9 @@ def everywhere(array: np.ndarray) -> None:
         (0, "slices/0", first, "committed"),
         (0, "slices/0", everywhere, "committed"),
         (0, "walk/0", first, "committed"),
-        (0, "roots/0", everywhere, "walked"),
         (1, "sums/0", everywhere, "resident"),
-        (2, "start/0", first, "walked"),
-        (2, "start_proof/0", everywhere, "walked"),
-        (2, "end_proof/0", first, "walked"),
-        (2, "diagonals/0", first, "walked"),
-        (2, "products/0", first, "walked"),
-        (2, "products/0", lambda array: array.fill(-(2**31)), "walked"),
-        (2, "vectors/0", first, "walked"),
-        (2, "vectors/0", everywhere, "walked"),
+        (1, "traces/0", first, "walked"),
+        (1, "traces/0", everywhere, "walked"),
     ],
 )
 def test_any_change_is_found(
@@ -148,7 +136,7 @@ def test_any_change_is_found(
 ) -> None:
     bodies = list(honest)
     bodies[answer] = changed(bodies[answer], name, change)
-    proof = prove((bodies[0], bodies[1], bodies[2]))
+    proof = prove((bodies[0], bodies[1]))
     assert getattr(proof, part)
     assert not proof.sound
 
@@ -164,8 +152,8 @@ def test_any_change_is_found(
     ids=["empty", "large", "nothing", "part"],
 )
 def test_hostile_answers_are_named(honest: Bodies, body: bytes) -> None:
-    assert prove((body, honest[1], honest[2])).committed
-    proof = prove((honest[0], body, body))
+    assert prove((body, honest[1])).committed
+    proof = prove((honest[0], body))
     assert (proof.committed, proof.sound) == ("", False)
     assert proof.resident
     assert proof.walked
@@ -195,17 +183,17 @@ def test_hostile_headers_are_named(honest: Bodies, header: dict[str, Any]) -> No
         fields |= header
     else:
         fields["devices"][0] |= header
-    assert prove((pack(fields, arrays), None, None)).committed
+    assert prove((pack(fields, arrays), None)).committed
 
 
 def test_shorter_arrays_are_refused(honest: Bodies) -> None:
     header, arrays = opened(honest[0])
     arrays["slices/0"] = arrays["slices/0"][:-1]
-    assert "slices/0" in prove((pack(header, arrays), None, None)).committed
+    assert "slices/0" in prove((pack(header, arrays), None)).committed
 
 
 def test_a_silent_node_proves_nothing(honest: Bodies) -> None:
-    proof = prove((honest[0], None, None))
+    proof = prove((honest[0], None))
     assert (proof.committed, proof.resident, proof.walked) == ("", UNANSWERED, UNANSWERED)
 
 
@@ -213,11 +201,10 @@ def test_checks_say_what_was_measured(honest: Bodies) -> None:
     history = (1.0, 1.01, 0.99, 1.02, 0.98)
     _, checks = verify(
         ASKED,
+        OPENING,
         RANDOMNESS,
-        WALK,
         Timed(honest[0], 5.0),
         Timed(honest[1], 0.1),
-        Timed(honest[2], 0.1),
         expectations={"cpu": Expectation(memory=10**10, history=history)},
     )
     found = {check.check: check for check in checks}
@@ -238,7 +225,7 @@ def test_a_node_cannot_have_worked_longer_than_it_took(honest: Bodies) -> None:
     fields, arrays = opened(honest[0])
     fields["devices"][0]["fill_seconds"] = 6.0
     _, checks = verify(
-        ASKED, RANDOMNESS, WALK, Timed(pack(fields, arrays), 5.0), None, None, expectations={}
+        ASKED, OPENING, RANDOMNESS, Timed(pack(fields, arrays), 5.0), None, expectations={}
     )
     (claimed,) = [check for check in checks if check.check == "attestation_claimed_time"]
     assert claimed.windrow_verdict is False
@@ -252,7 +239,7 @@ def test_the_seed_depends_on_who_asks_whom() -> None:
 
 
 def test_secret_rows_are_not_in_what_is_sent() -> None:
-    assert RANDOMNESS.hex() not in (RESIDENCY + WALK).decode()
+    assert RANDOMNESS.hex() not in OPENING.decode()
 
 
 @pytest.mark.parametrize(
@@ -282,9 +269,8 @@ def test_bad_challenges_are_refused(change: dict[str, Any]) -> None:
         {"n": 100},
         {"matrices": 0},
         {"matrices": 10**9},
-        {"rows": 96},
-        {"steps": 47},
-        {"segment": -8},
+        {"steps": -8},
+        {"steps": 10**9},
         {"steps": True},
         {"n": 256.0},
     ],
@@ -299,18 +285,22 @@ def test_plans_beyond_bounds_are_refused(sizes: dict[str, Any]) -> None:
     "change",
     [
         {"seed": "zz"},
-        {"samples": []},
-        {"samples": {"GPU-1": [[0], [0]]}},
-        {"samples": {"cpu": [[0]]}},
-        {"samples": {"cpu": [[6], [0]]}},
-        {"samples": {"cpu": [[0] * 17, [0]]}},
-        {"samples": {"cpu": [[0], [True]]}},
+        {"last": 1},
+        {"steps": []},
+        {"steps": {"GPU-1": [1]}},
+        {"steps": {"cpu": 1}},
+        {"steps": {"cpu": []}},
+        {"steps": {"cpu": [0]}},
+        {"steps": {"cpu": [41]}},
+        {"steps": {"cpu": [1] * 257}},
+        {"steps": {"cpu": [True]}},
+        {"more": 1},
     ],
     ids=str,
 )
 def test_bad_openings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadChallenge):
-        answer_open(to_json(from_json(WALK) | change))
+        answer_open(to_json(from_json(OPENING) | change))
     with pytest.raises(BadFrame):
         answer_open(b"[")
 
@@ -351,11 +341,13 @@ def test_a_session_ends_by_itself() -> None:
     assert sessions.get("s") is None
 
 
-def test_the_walk_ends_the_session(honest: Bodies) -> None:
+def test_the_last_opening_ends_the_session() -> None:
     session = parse_challenge(ASKED).session
     answer_commit(ASKED)
+    header, _ = opened(answer_open(opening_request(ASKED, b"again", last=False)))
+    assert not header["recomputed"]
     assert SESSIONS.get(session) is not None
-    answer_open(WALK)
+    answer_open(OPENING)
     assert SESSIONS.get(session) is None
 
 
@@ -365,7 +357,7 @@ def test_plans_fill_a_card(memory: int) -> None:
     assert plan.n == (8192 if memory < 25 * 10**9 else 16384)
     assert plan.resident_bytes > 0.95 * memory - 1.2 * 2**30
     assert plan.needed_bytes < memory
-    assert plan.steps >= 4 * plan.matrices
+    assert plan.steps == 2 * plan.matrices
 
 
 def test_small_plans_keep_their_budget() -> None:
@@ -382,11 +374,7 @@ def test_every_gpu_attests_at_once() -> None:
         for index in range(torch.cuda.device_count())
     ]
     asked = challenge("n", "c", bytes(32), dict.fromkeys(uuids, PLAN), budget=0)
-    walk = walk_request(asked, RANDOMNESS)
-    bodies = (
-        answer_commit(asked),
-        answer_open(residency_request(asked, RANDOMNESS)),
-        answer_open(walk),
-    )
-    proofs = prove_devices(asked, RANDOMNESS, walk, *bodies)
+    opening = opening_request(asked, RANDOMNESS)
+    bodies = answer_commit(asked), answer_open(opening)
+    proofs = prove_devices(asked, opening, RANDOMNESS, *bodies)
     assert [(proof.uuid, proof.sound) for proof in proofs] == [(u, True) for u in sorted(uuids)]
