@@ -2,6 +2,14 @@
 
 import dagster as dg
 
+from windrow.assets.fleet.attestation import attestation
+from windrow.assets.fleet.facts import facts
+from windrow.assets.fleet.gemm_proof import gemm_proof
+from windrow.assets.fleet.hash_challenge import hash_challenge
+from windrow.assets.fleet.inventory import inventory
+from windrow.assets.fleet.llm_job import llm_job
+from windrow.assets.fleet.preflight import preflight
+from windrow.assets.fleet.proof_of_compute import proof_of_compute
 from windrow.assets.lake import compacted_lake
 from windrow.assets.validation.scores import scores
 from windrow.assets.validation.verdicts import verdicts
@@ -17,6 +25,7 @@ from windrow.pipelines.jobs import (
     mine_window,
     prove_window,
     validate_window,
+    verify_node,
 )
 from windrow.pipelines.live import window_resources
 from windrow.pipelines.retention import retention, retention_schedule
@@ -45,8 +54,16 @@ def build(settings: Settings) -> dg.Definitions:
             scores,
             weights,
             compacted_lake,
+            inventory,
+            facts,
+            preflight,
+            attestation,
+            hash_challenge,
+            gemm_proof,
+            proof_of_compute,
+            llm_job,
         ],
-        jobs=[mine_window, prove_window, validate_window, compact_lake, retention],
+        jobs=[mine_window, prove_window, validate_window, verify_node, compact_lake, retention],
         sensors=[open_window, closed_window, new_checkpoint],
         schedules=[compact_schedule, retention_schedule],
         resources=window_resources(settings),

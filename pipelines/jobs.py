@@ -2,6 +2,9 @@
 
 import dagster as dg
 
+from windrow.assets.fleet.partitions import nodes
+from windrow.engine.fleet.stages import STAGES
+
 WINDOW_TAGS = {"lane": "window"}
 
 mine_window = dg.define_asset_job(
@@ -28,6 +31,20 @@ validate_window = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     tags={"lane": "validation"},
     description="Check, score and weigh every miner's file of one closed window.",
+)
+
+verify_node = dg.define_asset_job(
+    "verify_node",
+    selection=dg.AssetSelection.assets(*STAGES),
+    config=dg.PartitionedConfig(
+        partitions_def=nodes,
+        run_config_for_partition_key_fn=lambda _node: {},
+        # The queue lets one run a node through at a time (dagster.yaml).
+        tags_for_partition_key_fn=lambda node: {"node": node},
+    ),
+    executor_def=dg.in_process_executor,
+    tags={"lane": "fleet"},
+    description="Look at one node, check it, and have it prove what it has and can do.",
 )
 
 compact_lake = dg.define_asset_job(

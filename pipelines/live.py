@@ -14,6 +14,7 @@ from windrow.environments.sandbox import Sandbox
 from windrow.environments.sources import HubTasks, ShippedTasks
 from windrow.pipelines.demo.network import ensure_published, trainer
 from windrow.pipelines.embedded import embedded_chain
+from windrow.pipelines.fleet_parts import fleet_resources
 from windrow.resources.admission import Admission, Open, SubnetAdmission
 from windrow.resources.beacon import BeaconSource, BlockHashBeacon, LiveDrand, RecordedDrand
 from windrow.resources.chain import Chain
@@ -22,6 +23,7 @@ from windrow.resources.committed_miners import CommittedMiners, TrainerBucket
 from windrow.resources.generation_dispatch import GenerationServer
 from windrow.resources.generation_launch import ServerLaunch
 from windrow.resources.generation_pool import GenerationServers
+from windrow.resources.gpu_turns import GpuTurns
 from windrow.resources.gpus import named_gpus, visible_gpus
 from windrow.resources.inference import Inference
 from windrow.resources.lake import Lake
@@ -62,6 +64,8 @@ def window_resources(settings: Settings) -> dict[str, Any]:
         admission = _admission(settings, chain, wallet, bucket)
     return {
         "settings": settings,
+        **fleet_resources(settings, wallet, open_store(settings, settings.job_bucket)),
+        "mining_gpus": GpuTurns(settings.home / "locks", mining_gpus(settings)),
         "chain": chain,
         "admission": admission,
         "beacon_source": beacon_source(settings, chain),
@@ -117,11 +121,12 @@ def committed_miners(settings: Settings, chain: Any) -> CommittedMiners:
     return CommittedMiners(lambda: chain.metagraph().hotkeys, cache(buckets.open))
 
 
-def open_store(settings: Settings) -> ObjectStore:
-    """The miner's bucket: a folder, or S3 with the write key."""
-    if not settings.bucket.startswith("s3://"):
-        return open_bucket(settings.bucket)
-    return open_bucket(settings.bucket, _access(settings, "write"))
+def open_store(settings: Settings, bucket: str | None = None) -> ObjectStore:
+    """The miner's bucket, or another one: a folder, or S3 with the write key."""
+    bucket = bucket or settings.bucket
+    if not bucket.startswith("s3://"):
+        return open_bucket(bucket)
+    return open_bucket(bucket, _access(settings, "write"))
 
 
 def open_reader(settings: Settings) -> ObjectStore:
@@ -132,7 +137,7 @@ def open_reader(settings: Settings) -> ObjectStore:
 def inference(settings: Settings) -> Inference:
     """Generation and proofs where these settings put them. Raises NoSuchGpu."""
     visible = visible_gpus()
-    proving = settings.proof_gpus or (() if settings.proof_gpu is None else (settings.proof_gpu,))
+    proving = proof_gpus(settings)
     named_gpus(proving, "a proof worker", visible)
     devices = [f"cuda:{gpu}" for gpu in proving] or ["cpu"] * settings.proof_workers
     pool = None
@@ -150,6 +155,18 @@ def inference(settings: Settings) -> Inference:
         servers=generation_servers(settings, visible) if served else None,
         proofs=pool,
     )
+
+
+def proof_gpus(settings: Settings) -> tuple[int, ...]:
+    """Indices of the GPUs that prove."""
+    return settings.proof_gpus or (() if settings.proof_gpu is None else (settings.proof_gpu,))
+
+
+def mining_gpus(settings: Settings) -> tuple[str, ...]:
+    """The GPUs of this machine that a window works on, as CUDA_VISIBLE_DEVICES names them."""
+    visible = visible_gpus()
+    used = {*generation_gpus(settings), *proof_gpus(settings)}
+    return tuple(visible[index] for index in sorted(used) if index < len(visible))
 
 
 def generation_gpus(settings: Settings) -> tuple[int, ...]:

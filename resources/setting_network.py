@@ -40,7 +40,26 @@ NETWORK_SETTINGS: Final = (
         # What is there belongs to another program.
         guide_parse=lambda raw: values.folder(raw) / "windrow",
     ),
+    # --- the fleet
     Setting("fleet", values.folder, "fleet.yaml", "file that declares your nodes"),
+    Setting(
+        "trusted_node",
+        values.optional(values.text),
+        "none",
+        "node whose answers are believed; none is this machine",
+    ),
+    Setting(
+        "node_models",
+        values.optional(values.folder),
+        "none",
+        "as a node: folder of the models it answers with; none is ~/.windrow/models",
+    ),
+    Setting(
+        "job_bucket",
+        values.bucket_url,
+        _in_home("jobs"),
+        "bucket of language-model jobs: a folder, or s3:// with the write key",
+    ),
     # --- chain
     Setting(
         "chain",

@@ -70,6 +70,9 @@ class Settings:
     lake: Path
     cache: Path
     fleet: Path
+    trusted_node: str | None
+    node_models: Path | None
+    job_bucket: str
 
     chain: str
     chain_seed: str

@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -66,6 +67,35 @@ def margins_plot(verdicts: pa.Table) -> dg.MarkdownMetadataValue:
         axes.set_ylabel(check.removesuffix("_valid"), rotation=0, ha="right", fontsize=7)
     panels[-1].set_xlabel("margin, as a share of the threshold")
     return _markdown(figure, "margins by check; left of the line is refused")
+
+
+def timing_plot(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Seconds of a node's proofs over time, a line a GPU, what failed as a cross.
+
+    rows: observed_at (unix seconds), gpu, seconds, passed; in any order.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 1.6), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(rows, key=lambda row: row["observed_at"])
+    newest = ordered[-1]["observed_at"]
+    for gpu in sorted({row["gpu"] for row in ordered}):
+        points = [row for row in ordered if row["gpu"] == gpu]
+        hours = [(row["observed_at"] - newest) / 3600 for row in points]
+        seconds = [row["seconds"] for row in points]
+        (line,) = axes.plot(hours, seconds, marker="o", markersize=3, linewidth=1, label=gpu[:12])
+        failed = [(h, s) for h, s, row in zip(hours, seconds, points, strict=True)
+                  if row["passed"] is False]  # fmt: skip
+        if failed:
+            axes.plot(*zip(*failed, strict=True), "x", color="#d1495b", markersize=6)
+        line.set_alpha(0.8)
+    axes.set_xlabel("hours before the newest")
+    axes.set_ylabel("s")
+    axes.set_ylim(bottom=0)
+    if len({row["gpu"] for row in ordered}) <= 8:
+        axes.legend(fontsize=6)
+    return _markdown(figure, "seconds of each proof by GPU; a cross did not pass")
 
 
 def _markdown(figure: "object", alt: str) -> dg.MarkdownMetadataValue:

@@ -19,6 +19,7 @@ from windrow.networks.grail.budget import TimeBudget
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.resources.chain import Chain, WindowClock
 from windrow.resources.checkpoints import CheckpointCache, VerifiedCheckpoint
+from windrow.resources.gpu_turns import GpuTurns
 from windrow.resources.inference import Inference
 from windrow.resources.lake import Lake
 from windrow.resources.progress import ProgressDisplay
@@ -54,6 +55,7 @@ def window_stream(
     lake: dg.ResourceParam[Lake],
     wallet: dg.ResourceParam[Wallet],
     progress: dg.ResourceParam[ProgressDisplay],
+    mining_gpus: dg.ResourceParam[GpuTurns],
 ) -> Iterator[dg.MaterializeResult]:
     """Sixteen rewarded rollouts a group, and the proof of every rollout.
 
@@ -67,6 +69,7 @@ def window_stream(
             lake, window, hotkey, "window_stream", context.run.run_id, chain=chain
         ) as faults,
         window_lock(settings.home / "locks", window, hotkey, context.run.run_id),
+        mining_gpus.taken(),
     ):
         beacon = stored_row(lake, "beacons", window, hotkey)
         clock = WindowClock(chain, window, beacon["block_hash"])

@@ -27,6 +27,7 @@ _PASSED_ON: Final = (
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
     "HF_HOME",
+    "WINDROW_NODE_MODELS",
 )
 """What a node's process sees of the environment: nothing that could hold a key."""
 

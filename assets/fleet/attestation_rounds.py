@@ -1,0 +1,111 @@
+"""The two rounds of an attestation, asked and judged."""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+
+from windrow.assets.fleet.stage import Stage
+from windrow.engine.fleet.attestation_plan import (
+    CPU_UUID,
+    Plan,
+    challenge,
+    opening_request,
+    parse_challenge,
+    parse_opening,
+    plan_for,
+    small_plan,
+)
+from windrow.engine.fleet.attestation_verify import Expectation, verify
+from windrow.engine.fleet.attestation_wire import commit_limit, opening_limit
+from windrow.engine.fleet.fact_formats import short_ref
+from windrow.resources.fleet.nodes import Answer
+
+GOOD_TIMES = """
+SELECT seconds FROM attestations
+WHERE node = ? AND kind = 'attestation' AND gpu_uuid = ? AND size = ?
+  AND bytes = ? AND passed
+ORDER BY observed_at DESC LIMIT 20
+"""
+
+
+def attest(step: Stage) -> None:
+    """Ask, verify, and leave checks and proofs with the step. Raises NodeError."""
+    budget = step.fleet.work.processor_bytes
+    plans = {gpu.uuid: plan_for(gpu.vram_bytes) for gpu in step.facts().gpus}
+    if not plans:
+        plans = {CPU_UUID: small_plan(budget)}
+        step.note_processor()
+    caller = step.fleet.wallet.hotkey
+    nonce = secrets.token_bytes(32)
+    asked = challenge(step.node.name, caller, nonce, plans, budget=budget)
+    _ask_and_verify(step, asked, plans)
+
+
+def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> None:
+    made = parse_challenge(asked)
+    commit = step.ask("attestation.commit", asked, max_bytes=commit_limit(made))
+    randomness = secrets.token_bytes(32)  # nobody knew it while the devices worked
+    request = opening_request(asked, randomness)
+    limit = opening_limit(parse_opening(request))
+    opened = step.ask("attestation.open", request, max_bytes=limit)
+    began = time.process_time()
+    proofs, checks = verify(
+        asked,
+        request,
+        randomness,
+        commit,
+        opened,
+        expectations=_expectations(step, plans),
+        rows=step.fleet.work.rows,
+    )
+    spent = time.process_time() - began
+    step.checks += checks
+    wrong = {check.gpu for check in checks if check.windrow_verdict is False}
+    for proof in proofs:
+        plan, claimed = proof.plan, proof.claimed
+        step.proof(
+            gpu_uuid=_uuid(proof.uuid),
+            backend=claimed.backend if claimed else None,
+            seed=made.seed,
+            size=plan.n,
+            bytes=plan.resident_bytes,
+            operations=plan.fill_operations,
+            claimed_seconds=claimed.fill_seconds + claimed.walk_seconds if claimed else None,
+            seconds=commit.seconds,
+            verify_seconds=spent / len(proofs),
+            error_probability=max(proof.bounds.rows, proof.bounds.walk),
+            passed=proof.sound and not wrong & {proof.uuid, _uuid(proof.uuid), None},
+            digest=proof.digest,
+            replay=_replay(asked, randomness, commit, opened),
+        )
+
+
+def _expectations(step: Stage, plans: Mapping[str, Plan]) -> Mapping[str, Expectation]:
+    """What each card is held to; nothing for a processor, whose speed is anybody's."""
+    gpus = {gpu.uuid: gpu for gpu in step.facts().gpus}
+    found = {}
+    for uuid, gpu in gpus.items():
+        plan = plans[uuid]
+        good = step.lake.query(GOOD_TIMES, [step.node.name, uuid, plan.n, plan.resident_bytes])
+        found[uuid] = Expectation(
+            card=short_ref(gpu),
+            memory=gpu.vram_bytes,
+            history=tuple(good["seconds"].to_pylist()),
+        )
+    return found
+
+
+def _uuid(uuid: str) -> str | None:
+    return None if uuid == CPU_UUID else uuid
+
+
+def _replay(asked: bytes, randomness: bytes, *answers: Answer) -> str:
+    """The answers follow from the challenge, bit for bit on any device, so it is enough."""
+    return json.dumps(
+        {
+            "challenge": asked.decode(),
+            "randomness": randomness.hex(),
+            "seconds": [answer.seconds for answer in answers],
+        }
+    )

@@ -1,0 +1,104 @@
+"""What a node is: its own word, held against its declaration and the look before."""
+
+import time
+from typing import Any
+
+import dagster as dg
+
+from windrow.assets.fleet.findings import result
+from windrow.assets.fleet.inventory import declared
+from windrow.assets.fleet.partitions import nodes
+from windrow.assets.fleet.stage import NoFacts, Stage, stage
+from windrow.engine.fleet.drift import drift_checks, drift_of
+from windrow.engine.fleet.fact_formats import short_ref
+from windrow.engine.fleet.facts import MAX_ANSWER, Facts, challenge, facts_json, parse_facts
+from windrow.resources.chain import Chain
+from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.lake import Lake
+
+ELSEWHERE_SECONDS = 24 * 3600.0
+ELSEWHERE = """
+SELECT uuid, arg_max(node, observed_at) AS node FROM node_gpus
+WHERE node <> ? AND observed_at > ? AND list_contains(?, uuid) GROUP BY uuid
+"""
+
+
+@dg.asset(
+    partitions_def=nodes,
+    group_name="fleet",
+    deps=["inventory"],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "drift", asset="facts", description="the machine is the one that fleet.yaml declares"
+        )
+    ],
+)
+def facts(
+    context: dg.AssetExecutionContext,
+    fleet: dg.ResourceParam[FleetAccess],
+    lake: dg.ResourceParam[Lake],
+    chain: dg.ResourceParam[Chain],
+) -> dg.MaterializeResult:
+    """Processor, memory, disk, network and GPUs as the machine tells them."""
+    with stage(context, fleet, lake, chain) as step:
+        before = _before(step)
+        # Only compute-subnet wants speeds, which take seconds to measure.
+        asked = challenge(speeds="compute-subnet" in step.node.networks)
+        answer = step.ask("facts", asked, max_bytes=MAX_ANSWER, seconds=fleet.work.look_seconds)
+        answered_at = time.time()
+        found = parse_facts(answer.body)
+        offset = found.clock - (answered_at - answer.seconds / 2)
+        step.checks += drift_checks(
+            step.node, found, before=before, elsewhere=_elsewhere(step, found)
+        )
+        step.write("node_facts", [_row(found, offset)])
+        step.write("node_gpus", _gpu_rows(found))
+        step.write("nodes", [declared(step, drift_of(step.checks))])
+        fleet.seen[step.run_id, step.node.name] = found
+    return result(
+        step,
+        {
+            "system": found.system,
+            "processor": f"{found.cpu_model}, {found.cpu_threads} threads",
+            "ram_gib": round(found.ram_bytes / 2**30, 1),
+            "gpus": ", ".join(gpu.name for gpu in found.gpus) or "none",
+            "driver": found.driver or "none",
+            "clock_offset_seconds": round(offset, 2),
+        },
+        check="drift",
+    )
+
+
+def _before(step: Stage) -> Facts | None:
+    try:
+        return step.facts()
+    except NoFacts:
+        return None
+
+
+def _elsewhere(step: Stage, found: Facts) -> dict[str, str]:
+    if not found.gpus:
+        return {}
+    uuids = [gpu.uuid for gpu in found.gpus]
+    since = step.observed_at - ELSEWHERE_SECONDS
+    rows = step.lake.query(ELSEWHERE, [step.node.name, since, uuids]).to_pylist()
+    return {row["uuid"]: row["node"] for row in rows}
+
+
+def _row(found: Facts, clock_offset: float) -> dict[str, Any]:
+    same = ("hostname", "system", "cpu_model", "cpu_cores", "cpu_threads", "cpu_mhz", "ram_bytes")
+    sizes = ("ram_available_bytes", "disk_bytes", "disk_free_bytes", "driver", "cuda")
+    return {name: getattr(found, name) for name in (*same, *sizes)} | {
+        "gpu_count": len(found.gpus),
+        "address": None,
+        "clock_offset_seconds": clock_offset,
+        "facts": facts_json(found),
+    }
+
+
+def _gpu_rows(found: Facts) -> list[dict[str, Any]]:
+    rows = []
+    for gpu in found.gpus:
+        row = gpu.model_dump(mode="json")
+        rows.append({"gpu_index": row.pop("index"), "gpu": short_ref(gpu), **row})
+    return rows

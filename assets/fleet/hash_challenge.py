@@ -1,0 +1,75 @@
+"""compute-subnet's hash challenge, as long as the network would make it."""
+
+import secrets
+from dataclasses import replace
+
+import dagster as dg
+
+from windrow.assets.fleet.findings import result, verdict_of
+from windrow.assets.fleet.partitions import nodes
+from windrow.assets.fleet.stage import Stage, stage
+from windrow.engine.fleet.hash_challenge import MAX_ANSWER, NETWORK, challenge, request, verify
+from windrow.networks.compute_subnet.challenge_stats import RECENT, next_difficulty
+from windrow.resources.chain import Chain
+from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.fleet.nodes import TaskFailed
+from windrow.resources.lake import Lake
+
+NEWEST = """
+SELECT size, passed FROM attestations WHERE node = ? AND kind = 'hash_challenge'
+ORDER BY observed_at DESC LIMIT 60
+"""
+
+
+@dg.asset(
+    partitions_def=nodes,
+    group_name="fleet",
+    deps=["attestation"],
+    check_specs=[verdict_of("hash_challenge")],
+)
+def hash_challenge(
+    context: dg.AssetExecutionContext,
+    fleet: dg.ResourceParam[FleetAccess],
+    lake: dg.ResourceParam[Lake],
+    chain: dg.ResourceParam[Chain],
+) -> dg.MaterializeResult:
+    """A short password found from its salted hash, by the asker's clock (compute-subnet §5)."""
+    with stage(context, fleet, lake, chain) as step:
+        if step.concerns(NETWORK):
+            try:
+                _challenge(step)
+            except TaskFailed as error:
+                step.refused(NETWORK, error, network_verdict=False)
+    return result(step)
+
+
+def _challenge(step: Stage) -> None:
+    asked, _ = challenge(_length(step), secrets.randbelow)
+    answer = step.ask("hash_challenge", request(asked), max_bytes=MAX_ANSWER)
+    found = verify(asked, answer.body, answer.seconds)
+    if not step.facts().gpus:  # nobody said there was one, so that none is shown is no lie
+        found = [found[0], *(replace(check, windrow_verdict=None) for check in found[1:])]
+    step.checks += found
+    step.proof(
+        seed=asked.salt,
+        size=asked.length,
+        operations=float(asked.candidates),
+        seconds=answer.seconds,
+        passed=found[0].windrow_verdict,
+        replay=request(asked).decode(),
+    )
+
+
+def _length(step: Stage) -> int:
+    """Characters of the password: as the network's controller has it, fewer for a processor."""
+    if not step.facts().gpus:
+        step.note_processor()
+        return step.fleet.work.password
+    rows = step.lake.query(NEWEST, [step.node.name]).to_pylist()
+    solved = [row["size"] for row in rows if row["passed"]]
+    recent = solved[:RECENT]
+    return next_difficulty(
+        len(solved),
+        sum(not row["passed"] for row in rows[:RECENT]),
+        sum(recent) / len(recent) if recent else None,
+    )

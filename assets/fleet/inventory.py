@@ -1,0 +1,49 @@
+"""What fleet.yaml says of a node."""
+
+from typing import Any
+
+import dagster as dg
+
+from windrow.assets.fleet.partitions import nodes
+from windrow.assets.fleet.stage import Stage, stage
+from windrow.resources.chain import Chain
+from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.lake import Lake
+
+
+@dg.asset(partitions_def=nodes, group_name="fleet")
+def inventory(
+    context: dg.AssetExecutionContext,
+    fleet: dg.ResourceParam[FleetAccess],
+    lake: dg.ResourceParam[Lake],
+    chain: dg.ResourceParam[Chain],
+) -> dg.MaterializeResult:
+    """The declaration of a node, kept as it was; every verification begins here."""
+    with stage(context, fleet, lake, chain) as step:
+        row = declared(step, None)
+        step.write("nodes", [row])
+    shown = {name: str(value) for name, value in row.items() if value not in (None, [], "")}
+    return dg.MaterializeResult(
+        metadata={
+            "declaration": dg.MetadataValue.table(
+                [dg.TableRecord({"field": k, "value": v}) for k, v in sorted(shown.items())]
+            ),
+            "nodes_declared": len(fleet.fleet().nodes),
+        }
+    )
+
+
+def declared(step: Stage, drift: list[str] | None) -> dict[str, Any]:
+    """A row of `nodes`. drift: None where the machine was not looked at."""
+    node = step.node
+    return {
+        "host": node.host,
+        "transport": node.transport,
+        "networks": list(node.networks),
+        "gpu": node.gpu,
+        "gpu_count": node.gpu_count,
+        "hourly_cost": node.hourly_cost,
+        "hardware_class": node.hardware_class,
+        "declared": node.model_dump_json(),
+        "drift": drift,
+    }

@@ -1,0 +1,83 @@
+"""ComputeHorde's language-model job: every answer held against a node one trusts."""
+
+import json
+import secrets
+import uuid
+
+import dagster as dg
+
+from windrow.assets.fleet.findings import result, verdict_of
+from windrow.assets.fleet.partitions import nodes
+from windrow.assets.fleet.stage import Stage, stage
+from windrow.resources.chain import Chain
+from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.fleet.nodes import TaskFailed
+from windrow.resources.fleet.trusted import TrustedNodeFailed
+from windrow.resources.lake import Lake
+from windrow.resources.objects import ObjectStore
+
+NETWORK = "compute-horde"
+
+
+@dg.asset(
+    partitions_def=nodes,
+    group_name="fleet",
+    deps=["attestation"],
+    kinds={"torch", "s3"},
+    check_specs=[verdict_of("llm_job")],
+)
+def llm_job(
+    context: dg.AssetExecutionContext,
+    fleet: dg.ResourceParam[FleetAccess],
+    job_bucket: dg.ResourceParam[ObjectStore],
+    lake: dg.ResourceParam[Lake],
+    chain: dg.ResourceParam[Chain],
+) -> dg.MaterializeResult:
+    """Prompts nobody saw before, answered by the node and by a trusted one (compute-horde §5).
+
+    Both buckets of a job are in the job bucket: prompts, and what was answered.
+    """
+    with stage(context, fleet, lake, chain) as step:
+        if step.concerns(NETWORK):
+            if step.node.models:
+                _run(step, job_bucket)
+            else:
+                step.skip(NETWORK, "the node declares no model", "name it under `models`")
+    return result(step)
+
+
+def _run(step: Stage, bucket: ObjectStore) -> None:
+    from windrow.engine.fleet.llm_job_plan import Job
+    from windrow.resources.fleet.job_buckets import JobBuckets, run_job
+
+    work = step.fleet.work
+    gpus = bool(step.facts().gpus)
+    if not gpus:
+        step.note_processor()
+    job = Job(
+        job_id=str(uuid.uuid4()),
+        node=step.node.name,
+        model=step.node.models[0].name.replace("/", "--"),
+        secret=secrets.token_hex(32),
+        prompts=work.gpu_prompts if gpus else work.processor_prompts,
+        max_tokens=work.gpu_tokens if gpus else work.processor_tokens,
+    )
+    node, trusted = step.fleet.access(step.node), step.fleet.trusted(step.node)
+    try:
+        verdict, answer = run_job(JobBuckets(bucket, bucket), job, node, trusted)
+    except TrustedNodeFailed as error:
+        step.skip(NETWORK, str(error)[:1000], "mend the trusted node: it must have the model too")
+        return
+    except TaskFailed as error:
+        step.refused(NETWORK, error, network_verdict=False)
+        return
+    step.checks += verdict.checks
+    step.proof(
+        seed=job.commitment(),
+        size=job.prompts,
+        claimed_seconds=verdict.claimed_seconds,
+        seconds=answer.seconds,
+        passed=verdict.passed,
+        digest=verdict.digest,
+        replay=json.dumps({"job": job.job_id, "equal": verdict.equal, "tokens": verdict.tokens}),
+    )

@@ -1,0 +1,50 @@
+"""Whether a machine is set up as the networks' guides want it, and what mends it."""
+
+import time
+
+import dagster as dg
+
+from windrow.assets.fleet.findings import result, verdict_of
+from windrow.assets.fleet.partitions import nodes
+from windrow.assets.fleet.stage import stage
+from windrow.engine.fleet.preflight import MAX_ANSWER, Asked, challenge, parse
+from windrow.engine.fleet.preflight_looked import Looked
+from windrow.engine.fleet.preflight_rules import preflight_checks
+from windrow.resources.chain import Chain
+from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.fleet.reach import reachable
+from windrow.resources.lake import Lake
+
+
+@dg.asset(
+    partitions_def=nodes,
+    group_name="fleet",
+    deps=["facts"],
+    check_specs=[verdict_of("preflight")],
+)
+def preflight(
+    context: dg.AssetExecutionContext,
+    fleet: dg.ResourceParam[FleetAccess],
+    lake: dg.ResourceParam[Lake],
+    chain: dg.ResourceParam[Chain],
+) -> dg.MaterializeResult:
+    """Every rule of the guides that concerns the node (chutes §12, gonka §3 and the others)."""
+    with stage(context, fleet, lake, chain) as step:
+        node = step.node
+        asked = Asked(ports=node.ports, models=tuple(model.name for model in node.models))
+        answer = step.ask(
+            "preflight", challenge(asked), max_bytes=MAX_ANSWER, seconds=fleet.work.look_seconds
+        )
+        middle = time.time() - answer.seconds / 2
+        measured = parse(answer.body)
+        step.checks += preflight_checks(
+            Looked(
+                node=node,
+                wireguard=fleet.fleet().wireguard,
+                facts=step.facts(),
+                measured=measured,
+                clock_offset=measured.clock - middle,
+                reachable=reachable(node.public_address, node.ports) if node.public_address else {},
+            )
+        )
+    return result(step)

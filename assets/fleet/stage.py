@@ -1,0 +1,186 @@
+"""One step of a node's verification: who is asked, what was found, and how it ended, as rows.
+
+A node that is lost ends its own run: the step fails with the reason, which is a row of
+`node_states`, and the next run goes on there. A finding is no failure, however bad it is.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from windrow import WindrowError
+from windrow.engine.fleet.checks import WINDROW, NodeCheck
+from windrow.engine.fleet.facts import Facts, parse_facts
+from windrow.engine.fleet.inventory import Node
+from windrow.networks.grail.windows import window_start
+from windrow.resources.chain import Chain
+from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.fleet.nodes import Answer, TaskFailed
+from windrow.resources.fleet.turns import GPU_BUSY
+from windrow.resources.lake import Lake
+from windrow.resources.lake_schema import DATASETS
+
+LOST = frozenset({"GpuLost", "DeviceFailed", "NoSuchDevice", "OutOfMemory"})
+"""What a node says of itself when it can do no more; any other failure is a finding."""
+
+NEWEST_FACTS = "SELECT facts FROM node_facts WHERE node = ? ORDER BY observed_at DESC LIMIT 1"
+
+
+class NoFacts(WindrowError):
+    """A step needs a node's facts, and the lake has none."""
+
+
+@dataclass
+class Stage:
+    """A step in the making. window: the scoring window it is observed in."""
+
+    name: str
+    node: Node
+    fleet: FleetAccess
+    lake: Lake
+    run_id: str
+    window: int
+    observed_at: float
+    checks: list[NodeCheck] = field(default_factory=list)
+    proofs: list[dict[str, Any]] = field(default_factory=list)
+
+    def ask(self, task: str, request: bytes, *, max_bytes: int, seconds: float = 0.0) -> Answer:
+        """The node's answer. seconds: most it may take, that of the fleet's work if 0."""
+        timeout = seconds or self.fleet.work.seconds
+        access = self.fleet.access(self.node)
+        return access.ask(task, request, timeout=timeout, max_bytes=max_bytes)
+
+    def facts(self) -> Facts:
+        """The node's newest facts. Raises NoFacts."""
+        known = self.fleet.seen.get((self.run_id, self.node.name))
+        if known is not None:
+            return known
+        rows = self.lake.query(NEWEST_FACTS, [self.node.name]).to_pylist()
+        if not rows:
+            raise NoFacts(f"no facts of node {self.node.name} are known: materialize `facts` first")
+        return parse_facts(rows[0]["facts"].encode())
+
+    def concerns(self, network: str) -> bool:
+        """Whether the node is declared for a network; a row says so where it is not."""
+        if network in self.node.networks:
+            return True
+        self.skip(network, f"fleet.yaml does not declare {self.node.name} for {network}")
+        return False
+
+    def skip(self, network: str, why: str, remedy: str = "") -> None:
+        """A row that says why this step has no verdict."""
+        self.checks.append(
+            NodeCheck(self.name, network, None, None, reason=f"skipped: {why}", remedy=remedy)
+        )
+
+    def note_processor(self) -> None:
+        """A row that says that no card was looked at."""
+        why = "no GPU here: the processor worked as a pseudo device, on small sizes; shows no card"
+        self.checks.append(NodeCheck("device", WINDROW, None, None, reason=why))
+
+    def refused(self, network: str, error: TaskFailed, *, network_verdict: bool | None) -> None:
+        """What a node that said it cannot do something is worth: nothing shown."""
+        if error.reason in LOST:
+            raise error
+        if error.reason == GPU_BUSY:
+            self.skip(network, str(error), "ask again when nothing is mined on its GPUs")
+            return
+        self.checks.append(
+            NodeCheck(self.name, network, network_verdict, False, reason=str(error)[:1000])
+        )
+
+    def proof(self, **values: object) -> None:
+        """A row of `attestations`; columns not named are null."""
+        known: dict[str, object] = dict.fromkeys(DATASETS["attestations"].columns)
+        mine = {"run_id": self.run_id, "kind": self.name}
+        self.proofs.append(known | self._of_node() | mine | values)
+
+    def write(self, dataset: str, rows: Iterable[Mapping[str, object]]) -> pa.Table:
+        """Store this step's rows of a dataset; window, node and time are added."""
+        table = DATASETS[dataset].table([self._of_node() | dict(row) for row in rows])
+        name = f"{self.node.name}.{self.name}.{self.run_id[:8]}"
+        self.lake.write(dataset, self.window, name, table, run_id=self.run_id, replace=True)
+        return table
+
+    def _of_node(self) -> dict[str, object]:
+        return {
+            "window_start": self.window,
+            "node": self.node.name,
+            "observed_at": self.observed_at,
+        }
+
+    def store(self, states: Iterable[tuple[str, float, str, str]]) -> None:
+        """Store checks and proofs, then the states: what is done has its rows."""
+        if self.checks:
+            self.write("node_checks", (self._check_row(check) for check in self.checks))
+        if self.proofs:
+            self.write("attestations", self.proofs)
+        self.write(
+            "node_states",
+            (
+                {
+                    "run_id": self.run_id,
+                    "stage": self.name,
+                    "state": state,
+                    "observed_at": at,
+                    "reason": reason,
+                    "detail": detail,
+                }
+                for state, at, reason, detail in states
+            ),
+        )
+
+    def _check_row(self, check: NodeCheck) -> dict[str, object]:
+        fields = {name: value for name, value in vars(check).items() if name != "gpu"}
+        mine = {"run_id": self.run_id, "stage": self.name, "gpu_uuid": check.gpu}
+        return fields | mine
+
+
+@contextmanager
+def stage(
+    context: dg.AssetExecutionContext, fleet: FleetAccess, lake: Lake, chain: Chain
+) -> Iterator[Stage]:
+    """The step of this asset and partition; rows are stored however it ends.
+
+    What goes wrong becomes the state `failed`; a WindrowError is not retried by itself.
+    """
+    began = time.time()
+    with _named():
+        step = Stage(
+            context.asset_key.path[-1],
+            fleet.node(context.partition_key),
+            fleet,
+            lake,
+            context.run.run_id,
+            window_start(chain.block()),
+            began,
+        )
+        started = ("started", began, "", "")
+        step.store([started])
+        try:
+            with fleet.alone(step.node.name):
+                yield step
+        except Exception as error:  # whatever it was, the node's history says so
+            step.store([started, ("failed", time.time(), _reason(error), str(error)[:2000])])
+            raise
+        step.store([started, ("done", time.time(), "", "")])
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """A WindrowError becomes a failed step that says the same."""
+    try:
+        yield
+    except WindrowError as error:
+        metadata = {"reason": _reason(error)}
+        raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from error
+
+
+def _reason(error: Exception) -> str:
+    """A node's own name for what went wrong with it, else the error's."""
+    return error.reason if isinstance(error, TaskFailed) else type(error).__name__

@@ -1,0 +1,102 @@
+"""Where a machine is not what its declaration says, or not the one it was."""
+
+from collections.abc import Iterator, Mapping
+
+from windrow.engine.fleet.checks import WINDROW, NodeCheck
+from windrow.engine.fleet.fact_formats import short_ref
+from windrow.engine.fleet.facts import Facts
+from windrow.engine.fleet.inventory import Node
+
+
+def drift_checks(
+    node: Node,
+    facts: Facts,
+    *,
+    before: Facts | None,
+    elsewhere: Mapping[str, str],
+) -> list[NodeCheck]:
+    """Declared against seen, and seen against the look before.
+
+    before: of the last look, None for the first. elsewhere: uuids that another node has shown,
+    and which.
+    """
+    return [
+        *_cards(node, facts),
+        *_identity(facts, before, elsewhere),
+    ]
+
+
+def _cards(node: Node, facts: Facts) -> Iterator[NodeCheck]:
+    count = len(facts.gpus)
+    yield _check(
+        "gpu_count",
+        count == node.gpu_count,
+        f"{node.gpu_count} GPUs are declared, {count} are seen",
+        "mend the machine, or gpu_count in fleet.yaml",
+        measured=count,
+        needed=node.gpu_count,
+        unit="GPUs",
+    )
+    seen = {short_ref(gpu) or gpu.name for gpu in facts.gpus}
+    if seen and node.gpu:
+        wrong = sorted(seen - {node.gpu})
+        yield _check(
+            "gpu",
+            not wrong,
+            f"{node.gpu} is declared, {', '.join(wrong)} is seen",
+            "mend `gpu` of the node in fleet.yaml",
+        )
+
+
+def _identity(
+    facts: Facts, before: Facts | None, elsewhere: Mapping[str, str]
+) -> Iterator[NodeCheck]:
+    uuids = [gpu.uuid for gpu in facts.gpus]
+    if len(set(uuids)) != len(uuids):
+        yield _check("gpu_uuid", False, "one GPU is shown more than once", "look at nvidia-smi -L")
+    shared = sorted({elsewhere[uuid] for uuid in uuids if uuid in elsewhere})
+    if uuids:
+        yield _check(
+            "gpu_elsewhere",
+            not shared,
+            f"its GPUs are those of {', '.join(shared)}: one of the two passes questions on",
+            "verify both at the same time, and remove the one without the cards",
+        )
+    if before is not None:
+        new = sorted(set(uuids) - {gpu.uuid for gpu in before.gpus})
+        gone = sorted({gpu.uuid for gpu in before.gpus} - set(uuids))
+        moved = [f"{uuid} is new" for uuid in new] + [f"{uuid} is gone" for uuid in gone]
+        yield _check(
+            "gpu_changed",
+            not moved,
+            "; ".join(moved),
+            "nothing, if you changed cards: the node is verified anew",
+        )
+
+
+def drift_of(checks: list[NodeCheck]) -> list[str]:
+    """In words, for a row: only what is wrong."""
+    return [check.reason for check in checks if check.windrow_verdict is False]
+
+
+def _check(
+    name: str,
+    fine: bool,
+    reason: str,
+    remedy: str,
+    *,
+    measured: float | None = None,
+    needed: float | None = None,
+    unit: str = "",
+) -> NodeCheck:
+    return NodeCheck(
+        f"drift_{name}",
+        WINDROW,
+        None,
+        fine,
+        measured=None if measured is None else float(measured),
+        needed=None if needed is None else float(needed),
+        unit=unit,
+        reason="" if fine else reason,
+        remedy="" if fine else remedy,
+    )

@@ -1,0 +1,168 @@
+"""The steps of a node's verification, where a node stands in it, and when it is due again.
+
+Everything is worked out from rows of the lake, so whoever asks gets the same answer: a sensor, the
+command line, or a run that goes on where another stopped.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+STAGES: Final = (
+    "inventory",
+    "facts",
+    "preflight",
+    "attestation",
+    "hash_challenge",
+    "gemm_proof",
+    "proof_of_compute",
+    "llm_job",
+)
+"""In the order they are made; each is an asset of its own."""
+
+LOOK: Final = ("facts", "preflight")
+"""What is asked between verifications: cheap, and enough to see that a machine changed."""
+
+VERIFIED_SECONDS: Final = 6 * 3600.0
+LOOK_SECONDS: Final = 1800.0
+RESUME_SECONDS: Final = 3600.0
+"""How long finished steps count for a verification that failed at a later one."""
+LOST_SECONDS: Final = 1800.0
+"""A step that began so long ago and never ended has died with its run."""
+RETRY_SECONDS: Final = 300.0
+MOST_RETRY_SECONDS: Final = VERIFIED_SECONDS
+
+
+@dataclass(frozen=True)
+class State:
+    """A row of `node_states`. at: unix seconds; state: started, done or failed."""
+
+    stage: str
+    state: str
+    at: float
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a node is.
+
+    state: new, under way, verified, failed or lost. since: unix seconds, 0 for a new node.
+    stage, reason, detail: of what failed. remaining: steps to make for it to be verified.
+    failures: verifications that failed one after the other.
+    """
+
+    state: str
+    since: float
+    stage: str = ""
+    reason: str = ""
+    detail: str = ""
+    remaining: tuple[str, ...] = STAGES
+    failures: int = 0
+
+
+def standing(rows: Iterable[State], now: float) -> Standing:
+    """Where a node stands by its states, in any order.
+
+    A verification begins with its inventory; what was done since then counts, each step by its
+    newest row.
+    """
+    ordered = sorted(rows, key=lambda row: row.at)
+    begun = [n for n, row in enumerate(ordered) if (row.stage, row.state) == (STAGES[0], "started")]
+    if not begun:
+        return Standing("new", 0.0)
+    newest = {row.stage: row for row in ordered[begun[-1] :]}
+    remaining = tuple(s for s in STAGES if s not in newest or newest[s].state != "done")
+    last = ordered[-1]
+    failed = [row for row in newest.values() if row.state == "failed"]
+    if failed:
+        worst = max(failed, key=lambda row: row.at)
+        return Standing(
+            "failed",
+            worst.at,
+            worst.stage,
+            worst.reason,
+            worst.detail,
+            _still_to_make(remaining, ordered[begun[-1]].at, now),
+            _failures(ordered),
+        )
+    if not remaining:
+        return Standing("verified", max(newest[s].at for s in STAGES), remaining=())
+    if now - last.at > LOST_SECONDS:
+        return Standing(
+            "lost",
+            last.at,
+            last.stage,
+            "lost",
+            f"{last.stage} began and its run never said how it ended",
+            _still_to_make(remaining, ordered[begun[-1]].at, now),
+            _failures(ordered) + 1,
+        )
+    return Standing("under way", last.at, last.stage, remaining=remaining)
+
+
+def _still_to_make(remaining: tuple[str, ...], begun: float, now: float) -> tuple[str, ...]:
+    return remaining if now - begun <= RESUME_SECONDS else STAGES
+
+
+def _failures(ordered: Sequence[State]) -> int:
+    """Failed steps since the last that ended a verification well."""
+    count = 0
+    for row in reversed(ordered):
+        if row.state == "failed":
+            count += 1
+        elif (row.stage, row.state) == (STAGES[-1], "done"):
+            break
+    return count
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What must not change unnoticed: the driver, and the GPUs by uuid. at: when it was seen."""
+
+    at: float
+    driver: str | None
+    uuids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Due:
+    """Steps of a node to make now. marker: the same while the reason is the same one."""
+
+    reason: str
+    marker: str
+    stages: tuple[str, ...]
+
+
+def due(
+    node: Standing, verified: Machine | None, seen: Machine | None, mishap: float, now: float
+) -> Due | None:
+    """What a node is due for, if anything.
+
+    verified: the machine its newest attestation was held to; seen: as it was last seen. mishap:
+    when a scoring window last failed on it, 0 for never.
+    """
+    match node.state:
+        case "new":
+            return Due("new", f"{now // 3600:.0f}", STAGES)
+        case "under way":
+            return None
+        case "failed" | "lost":
+            wait = min(RETRY_SECONDS * 2 ** max(node.failures - 1, 0), MOST_RETRY_SECONDS)
+            if now - node.since < wait:
+                return None
+            return Due(f"again after {node.reason}", f"{node.since:.0f}", node.remaining)
+    if verified and seen and seen.at > verified.at:
+        if set(seen.uuids) != set(verified.uuids):
+            return Due("other GPUs", f"{seen.at:.0f}", STAGES)
+        if seen.driver != verified.driver:
+            return Due("other driver", f"{seen.at:.0f}", STAGES)
+    if mishap > node.since:
+        return Due("a window failed", f"{mishap:.0f}", STAGES)
+    if now - node.since > VERIFIED_SECONDS:
+        return Due("age", f"{node.since:.0f}", STAGES)
+    looked = max(node.since, seen.at if seen else 0.0)
+    if now - looked > LOOK_SECONDS:
+        return Due("look", f"{looked:.0f}", LOOK)
+    return None

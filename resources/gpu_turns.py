@@ -1,0 +1,67 @@
+"""Turns on GPUs, between processes: mining and verification never work on one card together.
+
+A lock a card, on a file below the home folder, gone with the process that holds it. Mining waits
+for a verification to end; a verification waits a little and then asks again another time.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from windrow import WindrowError
+from windrow.engine.fleet.gpu_facts import driver_and_gpus
+from windrow.resources.locks import file_lock
+
+LOOK_AGAIN: Final = 0.2
+MINING_WAITS: Final = 900.0
+"""Longer than any verification of a card takes."""
+
+
+class GpuTaken(WindrowError):
+    """Something else works on a GPU, and went on longer than one could wait."""
+
+
+class GpuTurns:
+    """GPUs of this machine that only one at a time may use.
+
+    entries: as in CUDA_VISIBLE_DEVICES, indices or uuids; nobody is asked before the first turn.
+    """
+
+    def __init__(self, folder: Path, entries: Sequence[str]) -> None:
+        self._folder = folder
+        self._entries = tuple(entries)
+
+    @cached_property
+    def gpus(self) -> tuple[str, ...]:
+        """One name a card, whoever asks: its uuid, for two processes may count them differently."""
+        if not self._entries:
+            return ()
+        uuids = {str(gpu.index): gpu.uuid for gpu in driver_and_gpus()[2]}
+        return tuple(sorted({uuids.get(entry, entry) for entry in self._entries}))
+
+    @contextlib.contextmanager
+    def taken(self, wait: float = MINING_WAITS) -> Iterator[None]:
+        """Hold all of them. Raises GpuTaken after `wait` seconds, and holds none."""
+        until = time.monotonic() + wait
+        with contextlib.ExitStack() as stack:
+            for gpu in self.gpus:  # in one order, so that two who want both never wait for ever
+                self._take(stack, gpu, until)
+            yield
+
+    def _take(self, stack: contextlib.ExitStack, gpu: str, until: float) -> None:
+        path = self._folder / f"gpu-{gpu}.lock"
+        while True:
+            try:
+                stack.enter_context(file_lock(path, wait=False))
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise GpuTaken(
+                        f"GPU {gpu} is in use by mining or by a verification of this machine "
+                        "(its lock is taken); this one asks again later"
+                    ) from None
+                time.sleep(LOOK_AGAIN)
+            else:
+                return
