@@ -6,6 +6,7 @@ counted as producing. Generating the four weights is most of what the asker does
 falls further with the matrices of a real card, of which there are hundreds.
 """
 
+import statistics
 import time
 
 import torch
@@ -20,6 +21,8 @@ from windrow.engine.fleet.attestation_plan import (
 from windrow.engine.fleet.attestation_verify import prove_devices
 
 PLAN = Plan(n=8192, matrices=32, steps=64)
+VERIFICATIONS = 3
+"""Short beside the work, so the median counts."""
 TARGET = 0.02
 
 
@@ -45,7 +48,7 @@ def run() -> list[Ratio]:
 
 
 def measure(plan: Plan) -> tuple[float, float]:
-    """Processor seconds of the node's first answer, and of the asker's whole verification."""
+    """Processor seconds of the node's first answer, and the median of whole verifications."""
     asked = challenge("node", "asker", bytes(32), {"cpu": plan}, budget=plan.needed_bytes)
     randomness = bytes(range(32))
     opening = opening_request(asked, randomness)
@@ -53,11 +56,13 @@ def measure(plan: Plan) -> tuple[float, float]:
     commit = answer_commit(asked)
     produced = time.process_time() - start
     opened = answer_open(opening)
-    start = time.process_time()
-    (proof,) = prove_devices(asked, opening, randomness, commit, opened)
-    verified = time.process_time() - start
-    assert proof.sound
-    return produced, verified
+    verified = []
+    for _ in range(VERIFICATIONS):
+        start = time.process_time()
+        (proof,) = prove_devices(asked, opening, randomness, commit, opened)
+        verified.append(time.process_time() - start)
+        assert proof.sound
+    return produced, statistics.median(verified)
 
 
 if __name__ == "__main__":

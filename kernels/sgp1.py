@@ -37,6 +37,8 @@ def byte_rows(key: Key, rows: range, columns: int, device: torch.device = CPU) -
 
 def byte_matrix(key: Key, rows: int, columns: int, device: torch.device = CPU) -> Tensor:
     """A matrix of bytes, int8 [rows, columns]."""
+    if device.type == "cpu":
+        return byte_rows(key, range(rows), columns)
     matrix = torch.empty((rows, columns), dtype=torch.int8, device=device)
     for panel in _panels(rows):
         matrix[panel.start : panel.stop] = byte_rows(key, panel, columns, device)
