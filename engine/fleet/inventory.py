@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from windrow import WindrowError
 from windrow.engine.fleet.checks import NETWORKS, WINDROW
 from windrow.networks.chutes.gpus import CARDS
+from windrow.networks.compute_horde.classes import CLASSES
 
 MAX_BYTES: Final = 1 << 20
 MAX_NODES: Final = 10_000
@@ -21,13 +22,7 @@ AGENT_PORT: Final = 8790
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """A node's name: a label of a host name, so that Kubernetes and Ansible know it by the same."""
 
-HARDWARE_CLASSES: Final = (
-    "spin_up-4min.gpu-24gb",
-    "always_on.gpu-24gb",
-    "always_on.llm.a6000",
-    "always_on.test",
-    "always_on.cpu.8c.16gb",
-)
+HARDWARE_CLASSES: Final = tuple(CLASSES)
 """ComputeHorde's executor classes (compute-horde §2)."""
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]{2,45}")

@@ -78,15 +78,21 @@ def score_request(job: Job, data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What numerical drift may make of an honest answer, of one token at a time, in nats.
+    """What numerical drift may make of an honest answer.
 
-    logprob: between the node's log-probability and the trusted node's. draw: by which a token may
-    fall short of the one that the seed draws. The defaults are for float32 on both sides; measure
-    wider ones on honest nodes where the two differ in precision.
+    logprob: nats between the node's log-probability of a token and the trusted node's. draw: nats
+    by which a token may fall short of the one that the seed draws. share: of each answer's tokens,
+    how many may exceed each of the two; of each, so that no answer is invented within it.
+    The defaults are for float32 on both sides.
     """
 
     logprob: float = 1e-3
     draw: float = 1e-2
+    share: float = 0.0
+
+
+LOW_PRECISION: Final = Tolerance(logprob=0.1, draw=0.1, share=0.125)
+"""Where either side computes in 16 bits. Weights rounded to 8 bits pass as well, to 4 bits not."""
 
 
 @dataclass(frozen=True)
@@ -155,43 +161,52 @@ def verify(
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What scores say of all tokens. errors, gaps: float64, of each token."""
+    """What scores say of each answer's tokens: float64 [L] each."""
 
-    errors: NDArray[np.float64]
-    gaps: NDArray[np.float64]
+    errors: tuple[NDArray[np.float64], ...]
+    gaps: tuple[NDArray[np.float64], ...]
     other_texts: int
     unended: int
 
     @property
     def logprob_error(self) -> float:
-        return float(self.errors.max())
+        return max(float(row.max()) for row in self.errors)
 
     @property
     def draw_gap(self) -> float:
-        return float(self.gaps.max())
+        return max(float(row.max()) for row in self.gaps)
 
     def problem(self, tolerance: Tolerance) -> str:
         """What is wrong, in words; numbers that are none count as wrong."""
-        unlikely = int((~(self.errors <= tolerance.logprob)).sum())
-        undrawn = int((~(self.gaps <= tolerance.draw)).sum())
         found = [
-            (self.other_texts, "answers are not the text of their tokens"),
-            (self.unended, "answers stop where the model does not"),
-            (unlikely, f"of {len(self.errors)} tokens have another log-probability"),
-            (undrawn, f"of {len(self.gaps)} tokens are not what the seed draws"),
+            (self.other_texts, "are not the text of their tokens"),
+            (self.unended, "stop where the model does not"),
+            (
+                _beyond(self.errors, tolerance.logprob, tolerance.share),
+                "have tokens of another log-probability",
+            ),
+            (
+                _beyond(self.gaps, tolerance.draw, tolerance.share),
+                "have tokens that are not what the seed draws",
+            ),
         ]
-        return "; ".join(f"{count} {what}" for count, what in found if count)
+        of = len(self.errors)
+        return "; ".join(f"{count} of {of} answers {what}" for count, what in found if count)
+
+
+def _beyond(rows: Sequence[NDArray[np.float64]], most: float, share: float) -> int:
+    """Answers of which more than a share of the tokens exceed a limit."""
+    return sum(int((~(row <= most)).sum()) > share * len(row) for row in rows)
 
 
 def _evidence(answers: Answers, scores: Sequence[Score]) -> _Evidence:
     pairs = list(zip(answers.answered, scores, strict=True))
-    errors = [
-        np.abs(one.logprobs.astype(np.float64) - score.logprobs.astype(np.float64))
-        for one, score in pairs
-    ]
     return _Evidence(
-        np.concatenate(errors),
-        np.concatenate([score.gaps.astype(np.float64) for score in scores]),
+        tuple(
+            np.abs(one.logprobs.astype(np.float64) - score.logprobs.astype(np.float64))
+            for one, score in pairs
+        ),
+        tuple(score.gaps.astype(np.float64) for score in scores),
         sum(one.text != score.text for one, score in pairs),
         sum(not score.ended for score in scores),
     )

@@ -71,10 +71,12 @@ class LocalModel:
     Nothing that a model brings is run: only safetensors are read, and no code of its own.
     """
 
-    def __init__(self, folder: Path, device: str | None = None) -> None:
-        """Raises UnusableModel."""
+    def __init__(
+        self, folder: Path, device: str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """device, dtype: other ones than usual. Raises UnusableModel."""
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = torch.float32 if place.type == "cpu" else "auto"
+        usual = torch.float32 if place.type == "cpu" else "auto"
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
@@ -84,7 +86,7 @@ class LocalModel:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                dtype=dtype,
+                dtype=dtype or usual,
             )
         except (OSError, ValueError, KeyError) as error:
             raise UnusableModel(f"{folder} cannot be loaded: {str(error)[:500]}") from error

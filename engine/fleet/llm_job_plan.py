@@ -22,15 +22,16 @@ from windrow.engine.fleet.llm_job_prompts import distinct_prompts
 from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES
 from windrow.networks.compute_horde import llm_samples
 
-SECRET_BYTES: Final = 32
 MAX_PROMPTS: Final = llm_samples.SERIES_PROMPTS
 MAX_TOKENS: Final = llm_samples.MAX_TOKENS
 MAX_PROMPT_CHARACTERS: Final = 2000
+MAX_LIMIT_SECONDS: Final = 86_400
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SEED = re.compile(r"[0-9a-f]{32}")
+_SECRET = re.compile(r"[0-9a-f]{64}")
 
 
 class BadJob(WindrowError):
@@ -57,14 +58,19 @@ class Job:
 
     def __post_init__(self) -> None:
         if not (
-            _UUID.fullmatch(self.job_id)
+            all(isinstance(text, str) for text in (self.job_id, self.node, self.secret))
+            and _UUID.fullmatch(self.job_id)
             and _NODE.fullmatch(self.node)
-            and re.fullmatch(f"[0-9a-f]{{{2 * SECRET_BYTES}}}", self.secret)
-            and 0 < self.limit_seconds <= 86_400
+            and _SECRET.fullmatch(self.secret)
+            and type(self.prompts) is int
+            and 0 < self.prompts <= MAX_PROMPTS
+            and isinstance(self.limit_seconds, int | float)
+            and 0 < self.limit_seconds <= MAX_LIMIT_SECONDS
         ):
             raise BadJob(
-                f"job {self.job_id[:40]!r} for {self.node[:40]!r}: a UUID, a node's name, a secret "
-                f"of {SECRET_BYTES} bytes in hex and a limit up to a day are needed"
+                f"job {str(self.job_id)[:40]!r} for {str(self.node)[:40]!r}: a UUID, a node's "
+                f"name, a secret of 32 bytes in hex, up to {MAX_PROMPTS} prompts and a limit up to "
+                "a day are needed"
             )
         self.request()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from windrow.engine.fleet.frames import BadFrame, to_json
-from windrow.engine.fleet.llm_job_model import DEFAULT_FOLDER
+from windrow.engine.fleet.llm_job_model import MODELS_FOLDER
 from windrow.engine.fleet.llm_job_plan import Job
 from windrow.resources.fleet.job_buckets import (
     BrokenCommitment,
@@ -48,10 +48,9 @@ def buckets(prompts: Bucket, answers: Bucket) -> JobBuckets:
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalNode]:
-    models = tmp_path / "home" / DEFAULT_FOLDER
-    models.mkdir(parents=True)
-    (models / "demo").symlink_to(DEMO)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "demo").symlink_to(DEMO)
+    monkeypatch.setenv(MODELS_FOLDER, str(tmp_path / "models"))
     node = LocalNode("node-1")
     yield node
     node.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from windrow.engine.fleet import llm_job
 from windrow.engine.fleet.frames import BadFrame
@@ -169,6 +170,26 @@ def test_likely_tokens_that_the_seed_does_not_draw_fail(honest: Done, models: Pa
     assert "not what the seed draws" in verdict.checks[0].reason
 
 
+def test_sixteen_bits_pass_where_they_are_allowed_for(models: Path) -> None:
+    job = replace(JOB, max_tokens=32)
+    request = job.request()
+    model = LocalModel(models / "demo", "cpu", dtype=torch.bfloat16)
+    answered, seconds = model.answer(request)
+    data = pack_answers(request, answered, seconds)
+    scores = do("llm_job", llm_job.score_request(job, data))
+
+    def problem(tolerance: llm_job.Tolerance) -> str:
+        return llm_job.verify(job, data, 2.0, score=scores, tolerance=tolerance).checks[0].reason
+
+    assert "log-probability" in problem(llm_job.Tolerance())
+    assert problem(llm_job.LOW_PRECISION) == ""
+
+    answered[0] = replace(answered[0], tokens=np.full_like(answered[0].tokens, 5))
+    data = pack_answers(request, answered, seconds)
+    scores = do("llm_job", llm_job.score_request(job, data))
+    assert "1 of 6 answers" in problem(llm_job.LOW_PRECISION)
+
+
 def test_times_are_the_askers(honest: Done) -> None:
     def time(elapsed: float, claimed: float = 1.0) -> Any:
         data = pack_answers(REQUEST, honest.answered, claimed)
@@ -234,6 +255,25 @@ def test_a_commitment_binds_the_whole_job() -> None:
     found = {replace(JOB, **change).commitment() for change in changes} | {JOB.commitment()}
     assert len(found) == 4
     assert JOB.secret not in llm_job.challenge(JOB).decode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"job_id": 7},
+        {"job_id": "hello"},
+        {"node": "../x"},
+        {"secret": None},
+        {"prompts": 10**12},
+        {"prompts": True},
+        {"limit_seconds": "48"},
+        {"limit_seconds": 0},
+        {"temperature": 1e9},
+    ],
+)
+def test_jobs_that_cannot_be_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(BadJob):
+        Job.from_json(json.dumps(json.loads(JOB.to_json()) | change).encode())
 
 
 def test_a_full_job_fits_a_request() -> None:
