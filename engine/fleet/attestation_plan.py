@@ -42,6 +42,8 @@ COLUMNS: Final = 8
 
 _WORKSPACE: Final = 3 * 2048 * 4
 """Bytes for each column: a panel of int32 products and what is made of it."""
+_DRIVER: Final = 3 << 28
+"""Bytes of a card that its driver and torch keep for themselves."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[\w.:@/ -]{1,128}", re.ASCII)
@@ -95,7 +97,7 @@ def plan_for(memory: int) -> Plan:
     """The plan for a device of so many bytes: 95 % of them, less what does not fit (§6.6)."""
     n = MAX_SIZE if memory > 25 * 10**9 else 8192
     overhead = Plan(n, 1, 1).needed_bytes - n**2
-    matrices = min(int(FILLED * memory), memory - overhead - 2**28) // n**2
+    matrices = min(int(FILLED * memory), memory - overhead - _DRIVER) // n**2
     if matrices < 1:
         raise BadChallenge(f"{memory} bytes of memory are too few for an attestation; give a Plan")
     return Plan(n, matrices, steps=2 * matrices)
