@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.radosgw import KEY_ID, SECRET
+from tests.support.small_s3 import small_s3
 from windrow.engine.fleet.frames import BadFrame, to_json
 from windrow.engine.fleet.llm_job_model import MODELS_FOLDER
 from windrow.engine.fleet.llm_job_plan import Job
@@ -18,6 +20,9 @@ from windrow.resources.fleet.job_buckets import (
 )
 from windrow.resources.fleet.nodes import LocalNode, TaskFailed
 from windrow.resources.object_store import Bucket, InvalidKey, ObjectMissing, open_bucket
+from windrow.resources.s3_access import S3Access
+from windrow.resources.s3_bucket import s3_bucket
+from windrow.resources.secret import Secret
 
 DEMO = Path(__file__).parents[2] / "pipelines" / "demo" / "checkpoint"
 JOB = Job(
@@ -93,6 +98,22 @@ def test_a_job_that_was_changed_afterwards_is_not_believed(
     prompts.put(f"jobs/{JOB.job_id}.json", other.to_json())
     with pytest.raises(BrokenCommitment):
         buckets.stored(JOB.job_id)
+
+
+def test_both_buckets_may_be_on_s3() -> None:
+    with small_s3("prompts", "answers") as server:
+        access = S3Access(KEY_ID, Secret(SECRET), None, "us-east-1", server.url)
+        buckets = JobBuckets(s3_bucket("prompts", access), s3_bucket("answers", access))
+        buckets.commit(JOB)
+        with pytest.raises(JobStarted):
+            buckets.commit(JOB)
+        buckets.reveal(JOB, answer=b"what a node says")
+        stored = buckets.stored(JOB.job_id)
+        assert (stored.job, stored.answer, stored.trusted) == (JOB, b"what a node says", None)
+        verdict = stored.verify(1.0)
+        assert verdict is not None
+        assert not verdict.passed
+        assert buckets.series_names() == [JOB.job_id]
 
 
 def test_series_and_answers_are_kept_as_the_network_has_them(
