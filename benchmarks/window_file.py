@@ -18,11 +18,11 @@ one row, each a nested dict with a Python number a position, its texts parsed wi
 of them kept, as a validator needs them to check the groups.
 
 The target is for writing and reading together, against row by row. For information, so that it
-misleads nobody: each alone, reading being by far the lesser gain. "one row group": the same one-row batches
-gathered and written at once, which gives the very file that Windrow writes. "one conversion": all
-the dicts converted by one from_pylist, and the whole table by one to_pylist. "pyarrow alone": the
-finished Parquet columns written, or every column of the file drawn and dropped, by pyarrow; what
-no work of ours around it can go below.
+misleads nobody: each alone, reading being by far the lesser gain. "one row group": the same
+one-row batches gathered and written at once, which gives the very file that Windrow writes. "one
+conversion": all the dicts converted by one from_pylist, and the whole table by one to_pylist.
+"pyarrow alone": the finished Parquet columns written, or every column of the file drawn and
+dropped, by pyarrow; what no work of ours around it can go below.
 
 All sides use the system's memory pool, as Windrow's own processes do. Memory is measured in a
 fresh process for each side: the peak resident size while reading (the
