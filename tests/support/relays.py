@@ -1,5 +1,6 @@
 """Real HTTP servers that act as drand relays, good and bad."""
 
+import hashlib
 import json
 import threading
 import time
@@ -8,6 +9,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from pyblst import BlstP1Element, BlstP2Element
+
+from windrow.networks.grail.drand import _G2, DOMAIN
+from windrow.networks.grail.windows import DrandChain
 
 RECORDING = Path(__file__).parents[1] / "vectors" / "drand" / "quicknet_round1000.json"
 ROUND = json.loads(RECORDING.read_text())
@@ -28,11 +34,30 @@ LIES: dict[str, dict[str, Any]] = {
 }
 
 
+SECRET = 0x57494E44
+OWN = DrandChain(
+    "own",
+    "0" * 64,
+    genesis=0,
+    period=3,
+    public_key=BlstP2Element().uncompress(_G2).scalar_mul(SECRET).compress().hex(),
+)
+"""A chain whose only signer is a relay here."""
+
+
+def signed(number: int) -> dict[str, Any]:
+    """A true round of OWN, as a relay answers it."""
+    message = hashlib.sha256(number.to_bytes(8, "big")).digest()
+    signature = BlstP1Element().hash_to_group(message, DOMAIN).scalar_mul(SECRET).compress()
+    randomness = hashlib.sha256(signature).hexdigest()
+    return {"round": number, "randomness": randomness, "signature": signature.hex()}
+
+
 class Relay(ThreadingHTTPServer):
     """A relay on a free port of this machine.
 
-    behaviour: honest, silent (503), slow (never ends), drip (a byte at a time), huge, or the name
-    of a lie. asked: the paths of its requests.
+    behaviour: honest, signs (every round of OWN), silent (503), slow (never ends), drip (a byte
+    at a time), huge, or the name of a lie. asked: the paths of its requests.
     """
 
     daemon_threads = True
@@ -61,7 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
         if relay.behaviour == "silent":
             self.send_error(503)
             return
-        body = json.dumps(LIES.get(relay.behaviour, HONEST)).encode()
+        answer = LIES.get(relay.behaviour, HONEST)
+        if relay.behaviour == "signs":
+            answer = signed(int(self.path.rpartition("/")[2]))
+        body = json.dumps(answer).encode()
         if relay.behaviour == "huge":
             body += b" " * 1_000_000
         self.send_response(200)
