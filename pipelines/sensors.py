@@ -9,7 +9,7 @@ from windrow.networks.grail.checkpoint import CHECKPOINTS_PREFIX, parse_ready_ke
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import validator_target, window_start
 from windrow.pipelines.jobs import mine_window, validate_window
-from windrow.resources.chain import Chain
+from windrow.resources.chain import Chain, ReorganisedWindow
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.lake import Lake
 from windrow.resources.wallet import Wallet
@@ -28,7 +28,7 @@ BEFORE_BACKFILLS = {"dagster/priority": "10"}
     job=mine_window,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Mines the open window, once; writes down windows missed while nothing ran.",
+    description="Mines the open window, once a first block; writes down windows missed.",
 )
 def open_window(
     context: dg.SensorEvaluationContext,
@@ -38,11 +38,16 @@ def open_window(
 ) -> dg.SensorResult | dg.SkipReason:
     """One run for the window that holds the chain's newest block (grail-protocol §2).
 
+    A second one where the chain has put another block at its beginning and the first run gave up.
     A tick that cannot read the chain fails, and its cursor stays: what passed meanwhile is written
     down by the next one.
     """
     window = window_start(chain.block())
     last = int(context.cursor) if context.cursor else window - WINDOW_BLOCKS
+    if window == last and (block_hash := _replaced(chain, lake, wallet.hotkey, window)):
+        # Named by the block, so that each one the chain puts there is worked on once.
+        request = _mining(window, f"mine:{window}:{block_hash}")
+        return dg.SensorResult(run_requests=[request], cursor=context.cursor)
     if window <= last:
         return dg.SkipReason(
             f"window {last} was opened already; the next opens in block {last + WINDOW_BLOCKS}"
@@ -53,12 +58,26 @@ def open_window(
         fault = DroppedGroup(-1, "open_window", "missed", reason)
         record_faults(lake, skipped, wallet.hotkey, "open_window", [fault])
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(f"mine:{window}", partition_key=str(window), tags=BEFORE_BACKFILLS)
-        ],
+        run_requests=[_mining(window, f"mine:{window}")],
         dynamic_partitions_requests=[windows.build_add_request([str(window)])],
         cursor=str(window),
     )
+
+
+def _mining(window: int, run_key: str) -> dg.RunRequest:
+    return dg.RunRequest(run_key, partition_key=str(window), tags=BEFORE_BACKFILLS)
+
+
+def _replaced(chain: Chain, lake: Lake, hotkey: str, window: int) -> str | None:
+    """The hash of a window's first block where it replaced the one its run gave up for it."""
+    if not lake.exists("faults", window):
+        return None
+    faults = lake.read("faults", window).select(["hotkey", "reason"]).to_pylist()
+    if {"hotkey": hotkey, "reason": ReorganisedWindow.__name__} not in faults:
+        return None
+    block_hash = chain.block_hash(window)
+    drawn = lake.read("beacons", window, hotkey).column("block_hash").to_pylist()
+    return block_hash if drawn != [block_hash] else None
 
 
 @dg.sensor(

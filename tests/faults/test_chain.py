@@ -105,6 +105,12 @@ def live(
     return LiveHome(home.path, definitions, home.instance)
 
 
+def tick(home: Home, cursor: str | None) -> Any:
+    """What the sensor of open windows does now."""
+    parts = {name: home.resource(name) for name in ("chain", "lake", "wallet")}
+    return open_window(dg.build_sensor_context(cursor=cursor), **parts)
+
+
 def test_silent_for_five_minutes_while_groups_are_made(home: Home, net: Network) -> None:
     def silence() -> None:
         net.node.silent = True
@@ -135,29 +141,20 @@ def test_silent_when_a_window_begins(home: Home, net: Network) -> None:
 
 
 def test_a_sensor_that_cannot_read_the_chain_stays_where_it_was(home: Home, net: Network) -> None:
-    chain = net.chain(**IMPATIENT)
-    parts = {
-        "chain": chain,
-        "lake": home.resource("lake"),
-        "wallet": home.resource("wallet"),
-    }
-
-    def tick(cursor: str | None) -> Any:
-        return open_window(dg.build_sensor_context(cursor=cursor), **parts)
-
-    cursor = tick(None).cursor
+    watching = live(home, net, patience=IMPATIENT)
+    cursor = tick(watching, None).cursor
     assert cursor == str(WINDOW)
     net.node.silent = True
     with pytest.raises(ChainSilent):
-        tick(cursor)
+        tick(watching, cursor)
     assert home.faults(WINDOW + WINDOW_BLOCKS) == []
     net.node.silent = False
     time.sleep(0.41)
     # Five minutes bring the last blocks of the window; then the chain jumps forty at once.
     net.advance(25)
-    assert isinstance(tick(cursor), dg.SkipReason)
+    assert isinstance(tick(watching, cursor), dg.SkipReason)
     net.state.advance(40, seconds=0.1)
-    (request,) = (result := tick(cursor)).run_requests
+    (request,) = (result := tick(watching, cursor)).run_requests
     assert request.partition_key == result.cursor == str(WINDOW + 2 * WINDOW_BLOCKS)
     (row,) = home.faults(WINDOW + WINDOW_BLOCKS)
     assert (row["reason"], row["stage"]) == ("missed", "open_window")
@@ -187,7 +184,10 @@ def test_reorganised_while_groups_are_made(home: Home, net: Network) -> None:
     assert mined.uploaded(WINDOW) is None
 
     again = live(home, net)
+    (request,) = tick(again, str(WINDOW)).run_requests
+    assert request.partition_key == str(WINDOW)
     assert again.mine_live().success
+    assert isinstance(tick(again, str(WINDOW)), dg.SkipReason)
     sent = read_window_file(again.resource("bucket").get(again.key(WINDOW))).rollouts
     (block_hash,) = set(sent["block_hash"].to_pylist())
     assert block_hash == net.state.hash_at(WINDOW) != before

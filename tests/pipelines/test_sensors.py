@@ -6,6 +6,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from tests.support.lake_rows import rows_of
+from windrow.assets.window.faults import record_faults
+from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.checkpoint import ready_key
 from windrow.pipelines.build import build
 from windrow.pipelines.sensors import MISSED_ROWS, new_checkpoint, open_window
@@ -92,6 +95,34 @@ def test_a_chain_that_went_back_opens_no_window_twice(
     parts["chain"].advance_to(WINDOW + 30)
     (request,) = tick(parts, cursor).run_requests
     assert request.partition_key == str(WINDOW + 30)
+
+
+def test_a_window_whose_first_block_is_replaced_is_worked_on_once_more(
+    parts: dict[str, Any],
+) -> None:
+    cursor, lake, hotkey = tick(parts).cursor, parts["lake"], parts["wallet"].hotkey
+
+    def gives_up(drawn_from: str) -> None:
+        row = rows_of("beacons", WINDOW, 1, hotkey=hotkey, block_hash=drawn_from)
+        lake.write("beacons", WINDOW, hotkey, row, replace=True)
+        fault = DroppedGroup(-1, "window_stream", "ReorganisedWindow", "another block")
+        record_faults(lake, WINDOW, hotkey, "window_stream", [fault])
+
+    current = parts["chain"].block_hash(WINDOW)
+    gives_up("0x" + "00" * 32)
+    for _ in range(2):
+        result = tick(parts, cursor)
+        (request,) = result.run_requests
+        # Dagster takes a run key once.
+        assert request.run_key == f"mine:{WINDOW}:{current}"
+        assert (request.partition_key, result.cursor) == (str(WINDOW), cursor)
+    # The second run has drawn from the block that is there now.
+    gives_up(current)
+    assert isinstance(tick(parts, cursor), dg.SkipReason)
+    gives_up("0x" + "00" * 32)
+    parts["chain"].advance_to(WINDOW + 30)
+    (request,) = tick(parts, cursor).run_requests
+    assert request.run_key == f"mine:{WINDOW + 30}"
 
 
 def test_the_daemon_registers_the_window_and_runs_it_before_backfills(
