@@ -3,19 +3,25 @@
 import hashlib
 import json
 import math
+import re
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from windrow import WindrowError
 from windrow.networks.grail.drand import DrandRound, FalseRound, parse_round, verify_round
-from windrow.networks.grail.windows import QUICKNET, drand_round, miner_randomness
+from windrow.networks.grail.windows import QUICKNET, DrandChain, drand_round, miner_randomness
 from windrow.resources.chain import Chain, Concern
 from windrow.resources.drand import DrandRelays, DrandUnavailable
 
 # A year of windows holds 87,600 rounds of about 300 bytes.
 MAX_RECORDING_BYTES = 64 * 1024 * 1024
+_RANDOMNESS = re.compile(r"[0-9a-f]{64}")
+AT_ONCE = 16
+"""Rounds that relays are asked for side by side."""
 
 
 class BeaconError(WindrowError):
@@ -50,17 +56,20 @@ class Beacon:
     relay: str | None = None
     fallback: str | None = None
 
-    @property
-    def same_for_all(self) -> bool:
-        """Whether every miner has this R_m; with live drand each draws the round it meets (§2)."""
-        return self.source != "drand" and self.fallback is None
-
 
 class BeaconSource(Protocol):
     """Makes the beacon of a window."""
 
     def beacon(self, window: int) -> Beacon:
         """Raises FutureBlock before the window opens, BeaconError when its round is missing."""
+        ...
+
+    def miners(self, opened: Beacon, claimed: str) -> str | None:
+        """The R_m that a miner's file is held against, which may claim another than `opened`.
+
+        With live drand each miner draws the round it meets (§2): the one claimed, if it is one of
+        the window's. None where that cannot be known.
+        """
         ...
 
     def concerns(self) -> list[Concern]:
@@ -79,6 +88,9 @@ class BlockHashBeacon:
         randomness = miner_randomness(block_hash, None)
         return Beacon(window, block_hash, randomness, False, None, "block_hash")
 
+    def miners(self, opened: Beacon, claimed: str) -> str:  # noqa: ARG002
+        return opened.randomness
+
     def concerns(self) -> list[Concern]:
         return []
 
@@ -90,15 +102,21 @@ class LiveDrand:
     relay has it, the block hash stands in, and the beacon says so.
     """
 
-    def __init__(self, chain: Chain, relays: Sequence[str], seconds: float) -> None:
+    def __init__(
+        self, chain: Chain, relays: Sequence[str], seconds: float, drand: DrandChain = QUICKNET
+    ) -> None:
         """relays: base URLs, asked in this order; seconds: what each has to answer."""
         self._chain = chain
-        self._relays = DrandRelays(relays, seconds)
+        self._drand = drand
+        self._relays = DrandRelays(relays, seconds, drand)
         self._concerns: list[Concern] = []
+        self._asking = threading.Lock()
+        self._drawable: dict[int, set[str]] = {}
+        self._unknown: set[int] = set()
 
     def beacon(self, window: int) -> Beacon:
         block_hash = self._chain.block_hash(window)
-        number = drand_round(math.floor(self._chain.timestamp(window)), QUICKNET)
+        number = drand_round(math.floor(self._chain.timestamp(window)), self._drand)
         try:
             answer = self._relays.round(number)
         except DrandUnavailable as error:
@@ -111,6 +129,37 @@ class LiveDrand:
         self._concerns += [Concern(refusal.name, refusal.detail) for refusal in answer.refusals]
         randomness = miner_randomness(block_hash, answer.round.randomness)
         return Beacon(window, block_hash, randomness, True, number, "drand", relay=answer.relay)
+
+    def miners(self, opened: Beacon, claimed: str) -> str | None:
+        """The claimed R_m, if a round of the window gives it or, without drand, the block hash.
+
+        A window has some 120 rounds. They are asked for in order, as far as miners claim them, and
+        once: a miner draws when it sees the first block, so the first few are mostly enough.
+        """
+        claimed, window = claimed.lower(), opened.window_start
+        if claimed in (opened.randomness, miner_randomness(opened.block_hash, None)):
+            return claimed
+        if not _RANDOMNESS.fullmatch(claimed):
+            return opened.randomness
+        with self._asking:
+            known = self._drawable.setdefault(window, set())
+            # A relay may be a round behind when it is asked for the latest.
+            first = drand_round(math.floor(self._chain.timestamp(window)), self._drand) - 1
+            last = drand_round(math.ceil(self._chain.deadline(window)), self._drand)
+            while claimed not in known and window not in self._unknown:
+                numbers = range(first + len(known), min(first + len(known) + AT_ONCE, last + 1))
+                if not numbers:
+                    return opened.randomness
+                try:
+                    with ThreadPoolExecutor(AT_ONCE) as threads:
+                        answers = list(threads.map(self._relays.round, numbers))
+                except DrandUnavailable as error:
+                    self._concerns.append(Concern("DrandUnavailable", str(error)))
+                    self._unknown.add(window)
+                else:
+                    drawn = (answer.round.randomness for answer in answers)
+                    known |= {miner_randomness(opened.block_hash, each) for each in drawn}
+            return claimed if claimed in known else None
 
     def concerns(self) -> list[Concern]:
         noticed, self._concerns = self._concerns, []
@@ -145,6 +194,9 @@ class RecordedDrand:
             raise MalformedRecording(f"{self._path}: {error}. Record it again.") from None
         randomness = miner_randomness(block_hash, found.randomness)
         return Beacon(window, block_hash, randomness, True, number, "recorded_drand")
+
+    def miners(self, opened: Beacon, claimed: str) -> str:  # noqa: ARG002
+        return opened.randomness
 
     def concerns(self) -> list[Concern]:
         return []

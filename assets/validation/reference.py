@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from windrow.engine.proof_scores import Calibration
 from windrow.engine.validation import MAX_SAMPLED_ROWS
 from windrow.engine.validation_inputs import EVALUATION_SECONDS, ValidationContext
+from windrow.networks.grail.window_file import WindowFile, read_window_file
+from windrow.networks.grail.window_guards import WindowFileError
 from windrow.resources.beacon import Beacon
 from windrow.resources.checkpoints import VerifiedCheckpoint
 
@@ -18,23 +20,23 @@ def validation_context(
     checkpoint: VerifiedCheckpoint,
     lexicon: "Lexicon",
     *,
+    miner_randomness: str | None,
     randomness: str,
     drand_round: int | None,
     every_rollout: bool,
     calibration: Calibration | None,
-    own: bool = False,
     evaluation_seconds: float = EVALUATION_SECONDS,
 ) -> ValidationContext:
-    """opened: beacon of the window. randomness, drand_round: R_v and the round mixed into it.
+    """opened: beacon of the window. miner_randomness: R_m of this file, None where unknown.
 
-    calibration: limits of the checkpoint; None without a model.
-    own: the file was mined with this very beacon; another miner may have drawn another one.
+    randomness, drand_round: R_v and the round mixed into it. calibration: limits of the
+    checkpoint; None without a model.
     """
     return ValidationContext(
         hotkey=hotkey,
         window=opened.window_start,
         block_hash=opened.block_hash,
-        miner_randomness=opened.randomness if own or opened.same_for_all else None,
+        miner_randomness=miner_randomness,
         validator_randomness=randomness,
         drand_round=drand_round,
         checkpoint_window=checkpoint.metadata.window,
@@ -47,6 +49,22 @@ def validation_context(
         every_rollout=every_rollout,
         evaluation_seconds=evaluation_seconds,
     )
+
+
+def claimed_randomness(file: WindowFile) -> str:
+    """The R_m that most rows of a file name; empty where that is none."""
+    counts = file.rows["beacon_randomness"].value_counts().to_pylist()
+    most = max(counts, key=lambda each: each["counts"], default={"values": None})
+    return most["values"] or ""
+
+
+def opened_file(data: bytes) -> tuple[WindowFile | bytes, str]:
+    """A miner's file and the R_m it claims; one that cannot be read stays as it is."""
+    try:
+        file = read_window_file(data)
+    except WindowFileError:
+        return data, ""
+    return file, claimed_randomness(file)
 
 
 def seconds_for_all(rows: int, seconds: float) -> float:

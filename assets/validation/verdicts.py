@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from windrow import WindrowError
 from windrow.assets.validation import verdict_rows as rows
 from windrow.assets.validation.memory import remember
-from windrow.assets.validation.reference import validation_context
+from windrow.assets.validation.reference import opened_file, validation_context
 from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.engine.spool import DroppedGroup
@@ -92,10 +91,6 @@ def verdicts(
         environment, verifier = inference.environment(checkpoint), inference.verifier(checkpoint)
         limits = Calibrations.of(settings).limits(checkpoint, inference)
         opened, closed = beacon_source.beacon(window), beacon_source.beacon(window + WINDOW_BLOCKS)
-        faults += [
-            DroppedGroup(WHOLE_WINDOW, "verdicts", concern.name, concern.detail)
-            for concern in beacon_source.concerns()
-        ]
         deadline = chain.deadline(window)
         found = {hotkey: miners.find(hotkey, window, deadline) for hotkey in miners.hotkeys()}
         active = [h for h, f in found.items() if f.upload.state is UploadState.USABLE]
@@ -105,20 +100,20 @@ def verdicts(
         def look(hotkey: str) -> tuple[FileVerdict, dict[str, Any]]:
             began = time.perf_counter()
             data = miners.fetch(hotkey, found[hotkey])
+            file, claimed = opened_file(data)
             inputs = validation_context(
                 hotkey,
                 opened,
                 checkpoint,
                 lexicon,
+                miner_randomness=beacon_source.miners(opened, claimed),
                 randomness=closed.randomness,
                 drand_round=closed.drand_round,
                 every_rollout=config.every_rollout,
                 calibration=limits.calibration,
                 evaluation_seconds=settings.evaluation_seconds,
             )
-            verdict = validate_file(
-                pa.BufferReader(data), inputs, environment=environment, measure=verifier.measure
-            )
+            verdict = validate_file(file, inputs, environment=environment, measure=verifier.measure)
             return verdict, rows.judged(verdict, data, time.perf_counter() - began)
 
         validations, judged, lost = [], [], {}
@@ -147,6 +142,10 @@ def verdicts(
                             context.log.error("".join(traceback.format_exception(error)))
                             lost[hotkey] = said
                 validations.append(row)
+        faults += [
+            DroppedGroup(WHOLE_WINDOW, "verdicts", concern.name, concern.detail)
+            for concern in beacon_source.concerns()
+        ]
         tables = rows.tables(window, judged, validations)
         for dataset, table in tables.items():
             lake.write(dataset, window, validator, table, run_id=context.run.run_id, replace=True)

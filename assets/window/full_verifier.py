@@ -43,11 +43,11 @@ def full_verifier(
         opened,
         checkpoint,
         inference.lexicon(checkpoint),
+        miner_randomness=opened.randomness,
         randomness=randomness,
         drand_round=None,
         every_rollout=True,
         calibration=limits.calibration,
-        own=True,
         evaluation_seconds=seconds_for_all(file.rows.num_rows, evaluation_seconds),
     )
     verdict = validate_file(

@@ -12,7 +12,11 @@ from typing import Final, Self
 import pyarrow.compute as pc
 
 from windrow import WindrowError
-from windrow.assets.validation.reference import seconds_for_all, validation_context
+from windrow.assets.validation.reference import (
+    claimed_randomness,
+    seconds_for_all,
+    validation_context,
+)
 from windrow.engine.validation import FileVerdict, validate_file
 from windrow.networks.grail.bucket import WINDOWS_PREFIX, parse_window_file_key
 from windrow.networks.grail.constants import WINDOW_BLOCKS
@@ -185,6 +189,7 @@ class Verifier:
             opened,
             checkpoint,
             self.inference.lexicon(checkpoint),
+            miner_randomness=self.beacons.miners(opened, claimed_randomness(file)),
             randomness=randomness,
             drand_round=drand_round,
             every_rollout=self.options.every_rollout,

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.relays import OWN, relays, signed
+from windrow.networks.grail.windows import drand_round, miner_randomness
 from windrow.resources.beacon import (
     BlockHashBeacon,
+    LiveDrand,
     MalformedRecording,
     RecordedDrand,
     RoundNotRecorded,
@@ -119,3 +122,43 @@ def test_a_file_that_is_no_recording_is_named(
         RecordedDrand(chain, path)
     with pytest.raises(MalformedRecording):
         RecordedDrand(chain, tmp_path / "missing.json")
+
+
+def test_with_live_drand_a_miner_may_have_drawn_any_round_of_the_window(
+    chain: DevelopmentChain,
+) -> None:
+    block_hash, opens = chain.block_hash(WINDOW), drand_round(int(chain.timestamp(WINDOW)), OWN)
+
+    def drawn(number: int) -> str:
+        return miner_randomness(block_hash, signed(number)["randomness"])
+
+    with relays("signs") as (relay,):
+        source = LiveDrand(chain, [relay.url], 5.0, OWN)
+        opened = source.beacon(WINDOW)
+        assert opened.randomness == drawn(opens)
+        assert len(relay.asked) == 1
+        without_drand = miner_randomness(block_hash, None)
+        assert source.miners(opened, without_drand) == without_drand
+        assert source.miners(opened, "7") == opened.randomness
+        assert len(relay.asked) == 1
+        later = drawn(opens + 3)
+        assert source.miners(opened, later.upper()) == later
+        assert len(relay.asked) == 17
+        # Neither a round from before the window nor one from after it, nor one nobody signed.
+        for other in (drawn(opens - 2), drawn(opens + 125), "5e" * 32):
+            assert source.miners(opened, other) == opened.randomness
+        assert source.miners(opened, drawn(opens + 119)) == drawn(opens + 119)
+        assert len(relay.asked) == 1 + 121
+    assert source.concerns() == []
+
+
+def test_without_its_rounds_what_a_miner_drew_is_not_known(chain: DevelopmentChain) -> None:
+    with relays("signs") as (relay,):
+        source = LiveDrand(chain, [relay.url], 5.0, OWN)
+        opened = source.beacon(WINDOW)
+        relay.behaviour = "silent"
+        asked = len(relay.asked)
+        assert source.miners(opened, "5e" * 32) is None
+        assert source.miners(opened, "6e" * 32) is None
+        assert len(relay.asked) <= asked + 16
+    assert [concern.name for concern in source.concerns()] == ["DrandUnavailable"]
