@@ -135,13 +135,17 @@ def open_reader(settings: Settings) -> ObjectStore:
 
 
 def inference(settings: Settings) -> Inference:
-    """Generation and proofs where these settings put them. Raises NoSuchGpu."""
+    """Generation and proofs where these settings put them. Raises NoSuchGpu, RayMissing."""
     visible = visible_gpus()
     proving = proof_gpus(settings)
     named_gpus(proving, "a proof worker", visible)
     devices = [f"cuda:{gpu}" for gpu in proving] or ["cpu"] * settings.proof_workers
     pool = None
-    if settings.proof_subprocess:
+    if settings.proof_ray:
+        device = "cuda:0" if settings.proof_ray_gpu else "cpu"
+        pool = ProofPool.ray(settings.proof_ray, settings.proof_workers, device)
+        devices = devices[:1]
+    elif settings.proof_subprocess:
         pool = ProofPool.processes(settings.home / "proof-workers", devices)
     elif len(devices) > 1:
         pool = ProofPool.in_process(devices)

@@ -23,6 +23,8 @@ def _must_be_false(raw: str) -> bool:
     return False
 
 
+_CALLS: Final = "an endpoint has 15 s for an answer, then the next is asked, for 30 s in all"
+
 WITHOUT_EFFECT: Final[Mapping[str, tuple[Callable[[str], object], str]]] = MappingProxyType(
     {
         "GRAIL_PIPELINE_PROOF_FLASH_ATTN": (
@@ -36,6 +38,13 @@ WITHOUT_EFFECT: Final[Mapping[str, tuple[Callable[[str], object], str]]] = Mappi
         "GRAIL_PIPELINE_SYMLINK_DIR": (
             values.folder,
             "servers are given checkpoints where they are, and need no link",
+        ),
+        "BT_CALL_TIMEOUT": (values.seconds, _CALLS),
+        "BT_CALL_RETRIES": (values.whole(0, 1000), _CALLS),
+        "BT_CALL_BACKOFF": (values.seconds, _CALLS),
+        "UPLOAD_TIMEOUT": (
+            values.seconds,
+            "an upload is tried until the window's deadline, however long one attempt takes",
         ),
         "KERNEL_EVAL_GPU_IDS": (
             values.several(values.whole(0, 99)),
@@ -103,6 +112,13 @@ def _contradictions(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if found["beacon"] == "drand" and not found["drand_relays"]:
         yield "drand_relays", "WINDROW_BEACON=drand needs a relay here"
+    if found["proof_ray"] and found["proof_gpus"]:
+        yield "proof_gpus", "WINDROW_PROOF_RAY's cluster proves; set WINDROW_PROOF_WORKERS instead"
+    if found["proof_ray"] and found["proof_subprocess"]:
+        yield (
+            "proof_subprocess",
+            "workers of WINDROW_PROOF_RAY's cluster are processes of their own",
+        )
     if found["network"] == "custom" and found["chain_endpoint"] is None:
         yield "chain_endpoint", "the network `custom` needs the node's ws:// or wss:// URL here"
     if found["bucket"].startswith("s3://"):

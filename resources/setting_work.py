@@ -19,6 +19,11 @@ def _with_a_server(live: str) -> Callable[[Found], str]:
     return lambda found: "none" if found["generation"] == "transformers" else live
 
 
+def _proof_gpu(found: Found) -> str:
+    alone = found["generation"] == "transformers" or found["proof_ray"]
+    return "none" if alone else "1"
+
+
 def _generation(found: Found) -> str:
     guided = "pipeline" in found["guide"] or found["chain"] == "bittensor"
     return "sglang" if guided else "transformers"
@@ -147,9 +152,21 @@ WORK_SETTINGS: Final = (
     ),
     # --- proofs
     Setting(
+        "proof_ray",
+        values.optional(values.text),
+        "none",
+        "Ray cluster that proves, instead of this machine: auto, HOST:PORT or ray://HOST:PORT",
+    ),
+    Setting(
+        "proof_ray_gpu",
+        values.yes_or_no,
+        "yes",
+        "whether each proof worker of the cluster has a GPU, or a processor",
+    ),
+    Setting(
         "proof_gpu",
         values.optional(_gpu),
-        _with_a_server("1"),
+        _proof_gpu,
         "GPU that proves; none is the CPU",
         guide=("GRAIL_PIPELINE_PROOF_GPU",),
         guide_parse=_gpu,
@@ -172,7 +189,7 @@ WORK_SETTINGS: Final = (
         "proof_workers",
         values.whole(1, 64),
         "1",
-        "proof workers on the CPU; on GPUs there is one each",
+        "proof workers on the CPU or a Ray cluster; on GPUs of this machine there is one each",
     ),
     # --- one window
     Setting(

@@ -122,6 +122,8 @@ class Settings:
     disable_cuda_graph: bool
     server_timeout: float
 
+    proof_ray: str | None
+    proof_ray_gpu: bool
     proof_gpu: int | None
     proof_gpus: tuple[int, ...]
     proof_subprocess: bool

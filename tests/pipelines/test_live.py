@@ -6,11 +6,12 @@ import pytest
 
 from tests.resources.test_guide_settings import MINER
 from windrow.pipelines.demo.run import DemoFailed, run_demo
-from windrow.pipelines.live import generation_gpus, window_resources
+from windrow.pipelines.live import generation_gpus, proof_gpus, window_resources
 from windrow.resources.admission import Open, SubnetAdmission
 from windrow.resources.beacon import BlockHashBeacon, LiveDrand
 from windrow.resources.committed_miners import CommittedMiners, TrainerBucket
 from windrow.resources.gpus import NoSuchGpu
+from windrow.resources.proof_worker_ray import RayMissing
 from windrow.resources.s3_bucket import S3Bucket
 from windrow.resources.settings import Settings
 from windrow.resources.tracking import NoTracker, WandbTracker
@@ -80,6 +81,27 @@ def test_proof_workers_on_the_cpu(tmp_path: Path) -> None:
     ]._proofs
     assert [type(worker).__name__ for worker in in_process.workers] == ["LocalWorker"] * 2
     assert [type(worker).__name__ for worker in processes.workers] == ["RemoteWorker"] * 2
+
+
+def test_proof_workers_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that runs the window needs no GPU for them, and no Ray without the setting."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    given = {
+        "WINDROW_HOME": str(tmp_path),
+        "WINDROW_GENERATION": "sglang",
+        "WINDROW_PROOF_RAY": "10.0.0.1:6379",
+        "WINDROW_PROOF_WORKERS": "4",
+    }
+    settings = Settings.read(given)
+    assert proof_gpus(settings) == ()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RayMissing, match=r"windrow\[ray\]"):
+        window_resources(settings)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    pool = window_resources(settings)["inference"]._proofs
+    hosts = [worker._host for worker in pool.workers]
+    assert [host.name for host in hosts] == [f"proof-worker-{n} at 10.0.0.1:6379" for n in range(4)]
+    assert {host._device for host in hosts} == {"cuda:0"}
 
 
 def test_the_demo_never_runs_on_live_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -173,6 +173,12 @@ def test_the_guides_eight_gpus() -> None:
         ),
         ({"R2_ACCOUNT_ID": "", "R2_BUCKET_ID": ""}, "WINDROW_BUCKET", "R2_ACCOUNT_ID"),
         ({"WANDB_MODE": "sometimes"}, "WANDB_MODE", "online, offline, disabled"),
+        ({"BT_CALL_TIMEOUT": "soon"}, "BT_CALL_TIMEOUT", "number of seconds"),
+        (
+            {"WINDROW_PROOF_RAY": "auto", "GRAIL_PIPELINE_PROOF_GPU_IDS": "4,5"},
+            "GRAIL_PIPELINE_PROOF_GPU_IDS",
+            "WINDROW_PROOF_WORKERS",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_is_named_at_the_start(
@@ -206,6 +212,8 @@ def test_what_changes_nothing_is_listed_with_the_reason() -> None:
         "GRAIL_GENERATION_BATCH_SIZE": "16",
         "GRAIL_PIPELINE_SYMLINK_DIR": "/fast",
         "KERNEL_EVAL_GPU_IDS": "0",
+        "BT_CALL_TIMEOUT": "20",
+        "UPLOAD_TIMEOUT": "120",
     }
     settings = Settings.read(environment)
     idle = {row.name: row.meaning for row in settings.describe() if not row.used}
@@ -219,6 +227,8 @@ def test_what_changes_nothing_is_listed_with_the_reason() -> None:
         "GRAIL_GENERATION_BATCH_SIZE",
         "GRAIL_PIPELINE_SYMLINK_DIR",
         "KERNEL_EVAL_GPU_IDS",
+        "BT_CALL_TIMEOUT",
+        "UPLOAD_TIMEOUT",
     }
     assert idle["NETUID"] == "not used: WINDROW_CHAIN=development"
     assert settings.bucket == f"s3://{ACCOUNT}"
