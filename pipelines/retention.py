@@ -15,12 +15,13 @@ from windrow.engine.spool import forget_groups
 from windrow.networks.grail.checkpoint import retained_windows
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import parse_window, window_start
-from windrow.resources.bucket_expiry import expire_windows
+from windrow.resources.bucket_expiry import clear_unfinished, expire_windows
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints import CheckpointCache
 from windrow.resources.lake import Lake
 from windrow.resources.objects import ObjectStore
 from windrow.resources.settings import Settings
+from windrow.resources.tracking import forget_runs
 from windrow.resources.wallet import Wallet
 
 KEPT_WINDOWS = 3_360
@@ -105,22 +106,27 @@ def prune_windows(
     """Delete what is older than the horizon from Dagster, never from the lake.
 
     The spool of a pruned window goes as well once the lake has its rollouts, and so do cached
-    checkpoints that no window of late can select (grail-protocol §9.4), and in the bucket the
-    miner's files older than the windows that WINDROW_BUCKET_WINDOWS keeps.
+    checkpoints that no window of late can select (grail-protocol §9.4), W&B's files after 14 days,
+    and in the bucket the miner's files older than the windows that WINDROW_BUCKET_WINDOWS keeps
+    and its uploads in parts that nobody ended.
     """
     pruned = prune(context.instance)
     for key in pruned.windows:
         if lake.exists("rollouts", int(key)):
             forget_groups(settings.home / "spool", int(key))
+    forgotten = forget_runs(settings.home / "wandb", time.time() - KEPT_SECONDS)
+    context.log.info(
+        f"pruned {len(pruned.windows)} windows, {pruned.runs} runs and W&B's files of {forgotten}; "
+        "the lake is untouched"
+    )
     newest = window_start(chain.block())
     checkpoints.prune(retained_windows(newest))
     if settings.bucket_windows:
         oldest = newest - (settings.bucket_windows - 1) * WINDOW_BLOCKS
         expired = expire_windows(bucket, wallet.hotkey, oldest)
         context.log.info(f"deleted {len(expired)} files of old windows from the bucket")
-    context.log.info(
-        f"pruned {len(pruned.windows)} windows and {pruned.runs} runs; the lake is untouched"
-    )
+    unfinished = clear_unfinished(bucket, wallet.hotkey)
+    context.log.info(f"ended {len(unfinished)} uploads to the bucket that were never finished")
 
 
 @dg.job(executor_def=dg.in_process_executor)

@@ -1,11 +1,12 @@
 """Clearing a miner's own bucket of windows that nobody fetches any more."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from windrow.networks.grail.bucket import WINDOWS_PREFIX, parse_window_file_key
 from windrow.networks.grail.validation.uploads import GZIP_SUFFIX
-from windrow.resources.objects import ObjectStore
+from windrow.resources.objects import ObjectStore, ObjectStoreError
+from windrow.resources.s3_bucket import S3Bucket
 
 UPLOAD_AGE: Final = timedelta(days=1)
 
@@ -16,7 +17,7 @@ def expire_windows(bucket: ObjectStore, hotkey: str, before: int) -> list[str]:
     before: first block of the oldest window to keep. Raises ObjectStoreError; run again then.
     """
     expired = []
-    for info in bucket.list(f"{WINDOWS_PREFIX}{hotkey}-window-"):
+    for info in bucket.list(_prefix(hotkey)):
         named = parse_window_file_key(info.key.removesuffix(GZIP_SUFFIX))
         if named is not None and named[0] == hotkey and named[1] < before:
             bucket.delete(info.key)
@@ -24,19 +25,45 @@ def expire_windows(bucket: ObjectStore, hotkey: str, before: int) -> list[str]:
     return expired
 
 
-def abort_stale_uploads(client: Any, bucket: str, *, now: datetime | None = None) -> list[str]:
-    """End uploads in parts that were begun over a day ago and never finished; returns their keys.
+def clear_unfinished(bucket: ObjectStore, hotkey: str, *, now: datetime | None = None) -> list[str]:
+    """End a miner's uploads in parts that began over a day ago and never ended; returns their keys.
 
-    A killed process leaves such parts, which are paid for but cannot be seen. client: of boto3,
-    such as dagster_aws' S3Resource gives.
+    A killed process leaves such parts, which are paid for but cannot be seen; a folder has none.
+    Raises ObjectStoreError; run again then.
     """
-    since = (now or datetime.now(UTC)) - UPLOAD_AGE
-    stale = []
-    for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
-        for upload in page.get("Uploads", []):
-            if upload["Initiated"] < since:
-                client.abort_multipart_upload(
-                    Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                )
-                stale.append(upload["Key"])
-    return stale
+    if not isinstance(bucket, S3Bucket):
+        return []
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    access = bucket.access
+    client = boto3.client(
+        "s3",
+        endpoint_url=access.endpoint,
+        region_name=access.region,
+        aws_access_key_id=access.key_id,
+        aws_secret_access_key=access.secret.reveal(),
+        aws_session_token=access.token.reveal() if access.token else None,
+        config=Config(s3={"addressing_style": "path" if access.in_path else "virtual"}),
+    )
+    since, ended = (now or datetime.now(UTC)) - UPLOAD_AGE, []
+    try:
+        pages = client.get_paginator("list_multipart_uploads")
+        for page in pages.paginate(Bucket=bucket.bucket, Prefix=_prefix(hotkey)):
+            for upload in page.get("Uploads", []):
+                if upload["Initiated"] < since:
+                    client.abort_multipart_upload(
+                        Bucket=bucket.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                    ended.append(upload["Key"])
+    except (BotoCoreError, ClientError) as error:
+        raise ObjectStoreError(
+            f"unfinished uploads to s3://{bucket.bucket} cannot be cleared: {error}. Let the write "
+            "key list and abort them, or give the bucket a lifecycle rule that does"
+        ) from None
+    return ended
+
+
+def _prefix(hotkey: str) -> str:
+    return f"{WINDOWS_PREFIX}{hotkey}-window-"

@@ -8,6 +8,7 @@ it has a time limit, knows no key but its own, and takes nothing down with it.
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,20 @@ class WandbTracker:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._api_key.reveal(), "(hidden)") if self._api_key else text
+
+
+def forget_runs(folder: Path, before: float) -> int:
+    """Delete W&B's own files of windows logged before a time (unix seconds); returns how many.
+
+    folder: of the tracker. What was never synced goes too: the lake has the numbers.
+    """
+    gone = 0
+    for run in (folder / "wandb").glob("*run-*"):
+        # `latest-run` is a link.
+        if run.is_dir() and not run.is_symlink() and run.stat().st_mtime < before:
+            shutil.rmtree(run)
+            gone += 1
+    return gone
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -17,7 +17,11 @@ import yaml
 from dagster_aws.s3 import S3Resource
 
 from tests.support.radosgw import KEY_ID, SECRET, make_bucket
-from windrow.resources.bucket_expiry import abort_stale_uploads
+from windrow.networks.grail.bucket import window_file_key
+from windrow.resources.bucket_expiry import clear_unfinished
+from windrow.resources.objects import ObjectStoreError
+from windrow.resources.s3_access import S3Access
+from windrow.resources.s3_bucket import open_s3
 
 ROOT = Path(__file__).parents[2]
 LIVE = ROOT / "deploy" / "live" / "dagster.yaml"
@@ -91,11 +95,19 @@ def test_logs_of_a_run_are_in_the_bucket(radosgw: str, logs: str) -> None:
 @pytest.mark.live
 def test_uploads_that_never_ended_are_cleared(radosgw: str, logs: str) -> None:
     client = s3(radosgw).get_client()
-    client.create_multipart_upload(Bucket=logs, Key="abandoned")
-    assert abort_stale_uploads(client, logs) == []
+    ours, theirs = (window_file_key(hotkey, 30) for hotkey in ("ours", "theirs"))
+    for key in (ours, theirs):
+        client.create_multipart_upload(Bucket=logs, Key=key)
+    bucket = open_s3(f"s3://{logs}", S3Access.from_environment())
+    assert clear_unfinished(bucket, "ours") == []
     tomorrow = datetime.now(UTC) + timedelta(days=2)
-    assert abort_stale_uploads(client, logs, now=tomorrow) == ["abandoned"]
-    assert abort_stale_uploads(client, logs, now=tomorrow) == []
+    assert clear_unfinished(bucket, "ours", now=tomorrow) == [ours]
+    assert clear_unfinished(bucket, "ours", now=tomorrow) == []
+    (left,) = client.list_multipart_uploads(Bucket=logs)["Uploads"]
+    assert left["Key"] == theirs
+    gone = open_s3("s3://no-such-bucket", S3Access.from_environment())
+    with pytest.raises(ObjectStoreError, match="lifecycle rule"):
+        clear_unfinished(gone, "ours")
 
 
 @contextlib.contextmanager

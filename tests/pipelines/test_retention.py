@@ -1,6 +1,7 @@
 """Retention: Dagster keeps the newest windows, the lake keeps all."""
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -130,3 +131,19 @@ def test_the_job_deletes_the_miners_old_files_from_the_bucket(
     left = {info.key for info in bucket.list(WINDOWS_PREFIX)}
     assert {*kept, others} <= left
     assert old not in left
+
+
+def test_the_job_deletes_what_wandb_keeps_of_old_windows(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    runs = settings.home / "wandb" / "wandb"
+    old, new = runs / "offline-run-20260101_000000-a", runs / "offline-run-20260201_000000-a"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "run-a.wandb").write_bytes(b"x")
+    os.utime(old, (time.time() - 15 * DAY,) * 2)
+    (runs / "latest-run").symlink_to(new)
+    (runs / "debug.log").write_text("kept")
+    job = build(settings).resolve_job_def("retention")
+    assert job.execute_in_process(instance=instance).success
+    assert {path.name for path in runs.iterdir()} == {new.name, "latest-run", "debug.log"}
