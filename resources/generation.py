@@ -32,6 +32,8 @@ class TransformersGenerator:
     _in_flight: InFlight = field(default_factory=InFlight, init=False, repr=False, compare=False)
 
     lanes: ClassVar[int] = 1
+    reproducible: ClassVar[bool] = True
+    weights_proof: ClassVar[str] = "own"
 
     def generate(
         self, prompt: NDArray[np.int32], seeds: Sequence[int], policy: GenerationPolicy

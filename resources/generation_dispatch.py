@@ -27,8 +27,9 @@ class GenerationServer(Protocol):
     """One server, of whatever make; its methods are called from several threads at once.
 
     sequences_a_request: most sequences that one request to it may hold; None: any number.
-    max_context, reproducible: known once `load` has succeeded; reproducible: equal seeds give
-    equal completions.
+    max_context, reproducible, weights_proof: known once `load` has succeeded; reproducible: equal
+    seeds give equal completions; weights_proof: what shows which weights it holds, "none" where
+    nothing does.
     """
 
     @property
@@ -39,6 +40,8 @@ class GenerationServer(Protocol):
     def max_context(self) -> int: ...
     @property
     def reproducible(self) -> bool: ...
+    @property
+    def weights_proof(self) -> str: ...
 
     def load(self, checkpoint: VerifiedCheckpoint) -> object:
         """Have it run, answer, and sample with these weights, whatever state it is in."""

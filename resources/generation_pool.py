@@ -163,6 +163,11 @@ class ServedGenerator:
         """Whether equal seeds give equal completions; else a window cannot be sampled again."""
         return all(server.reproducible for server in self._servers)
 
+    @property
+    def weights_proof(self) -> str:
+        """What shows which weights each server holds."""
+        return ",".join(server.weights_proof for server in self._servers)
+
     def generate(
         self, prompt: NDArray[np.int32], seeds: Sequence[int], policy: GenerationPolicy
     ) -> list[Completion]:

@@ -18,10 +18,25 @@ if TYPE_CHECKING:  # torch and transformers are imported when a model is, not wi
     from windrow.resources.models import LoadedCheckpoint
 
 
+class Sampler(Generator, Protocol):
+    """A generator that says what its completions are worth to whoever looks at them later."""
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether equal seeds give equal completions."""
+        ...
+
+    @property
+    def weights_proof(self) -> str:
+        """What shows which weights it samples with: "own" of a model in this process, else as
+        docs/generation.md says, for each server."""
+        ...
+
+
 class GenerationServers(Protocol):
     """Generation outside this process."""
 
-    def generator(self, checkpoint: VerifiedCheckpoint, eos_token_id: int) -> Generator:
+    def generator(self, checkpoint: VerifiedCheckpoint, eos_token_id: int) -> Sampler:
         """Samples from this checkpoint, once the servers hold its weights."""
         ...
 
@@ -55,7 +70,7 @@ class Inference:
         self._lexicon: Lexicon | None = None
         self._pool_prover: PoolProver | None = None
 
-    def generator(self, checkpoint: VerifiedCheckpoint) -> Generator:
+    def generator(self, checkpoint: VerifiedCheckpoint) -> Sampler:
         """Samples from this checkpoint. Raises as `load_checkpoint`, or as the servers do."""
         if self._servers is not None:
             return self._servers.generator(checkpoint, self.lexicon(checkpoint).eos_token_id)

@@ -91,6 +91,8 @@ _DATASETS = (
             "reward_utilisation": (_F64, "share of its lanes' time spent evaluating"),
             "proof_utilisation": (_F64, "share of its lanes' time spent proving"),
             "limiting_stage": (_TEXT, "stage with the least time to spare; null: none worked"),
+            "reproducible": (_BOOL, "whether the same seeds would give the same completions"),
+            "weights_proof": (_TEXT, "own, or what showed each server's weights (generation.md)"),
             "ended_at": (_F64, "when the loop ended, unix seconds"),
         },
     ),

@@ -88,6 +88,11 @@ class SGLangServer:
         return self._facts is not None and self._facts.deterministic
 
     @property
+    def weights_proof(self) -> str:
+        """As `LoadedWeights.proof`; "none" until loaded."""
+        return "none" if self._loaded is None else self._loaded.proof
+
+    @property
     def loaded(self) -> LoadedWeights | None:
         """The weights it was last seen to hold, and what shows it."""
         return self._loaded

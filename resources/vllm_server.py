@@ -133,6 +133,11 @@ class VLLMServer:
         )
 
     @property
+    def weights_proof(self) -> str:
+        """The name it serves the model under, which holds the weights hash; "none" until loaded."""
+        return "none" if self._model is None else "version"
+
+    @property
     def max_context(self) -> int:
         """Most tokens of prompt and completion together, once loaded."""
         return self._max_context

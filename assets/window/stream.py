@@ -92,10 +92,11 @@ def window_stream(
                 groups_in_flight=settings.groups_in_flight,
                 timed=clock.block() < window + WINDOW_BLOCKS,
             )
+            sampler = inference.generator(checkpoint)
             with progress.watch(window, plan.max_groups, context.log.info) as show:
                 loop = WindowLoop(
                     plan,
-                    generator=inference.generator(checkpoint),
+                    generator=sampler,
                     environment=inference.environment(checkpoint),
                     prover=prover,
                     spool=spool,
@@ -107,7 +108,7 @@ def window_stream(
                     report = loop.run()
                 finally:
                     faults += loop.report.dropped
-            run = stream_rows.window_run(window, hotkey, loop)
+            run = stream_rows.window_run(window, hotkey, loop, sampler)
             lake.write("window_runs", window, hotkey, run, run_id=context.run.run_id, replace=True)
             groups = stream_rows.finished_groups(spool, report, window)
             rollouts = stream_rows.rollouts(groups, window, hotkey)
@@ -115,7 +116,7 @@ def window_stream(
                 "rollouts", window, hotkey, rollouts, run_id=context.run.run_id, replace=True
             )
             yield dg.MaterializeResult(
-                "rollouts", metadata=stream_rows.rollouts_metadata(rollouts, report)
+                "rollouts", metadata=stream_rows.rollouts_metadata(rollouts, report, sampler)
             )
         if prover is not None:
             if "rollouts" not in selected:

@@ -16,6 +16,7 @@ from windrow.engine.ports import Proof
 from windrow.engine.spool import GROUP_SCHEMA, Spool, list_array
 from windrow.engine.window_report import Report
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
+from windrow.resources.inference import Sampler
 from windrow.resources.lake_schema import DATASETS
 from windrow.resources.proof_worker_client import Placement
 
@@ -71,8 +72,8 @@ def proofs(groups: pa.Table, window: int, hotkey: str, placement: Placement) -> 
     )
 
 
-def window_run(window: int, hotkey: str, loop: WindowLoop) -> pa.Table:
-    """The window_runs row: how the loop went."""
+def window_run(window: int, hotkey: str, loop: WindowLoop, sampler: Sampler) -> pa.Table:
+    """The window_runs row: how the loop went, and what it sampled with."""
     report = loop.report
     return _shaped(
         "window_runs",
@@ -93,12 +94,14 @@ def window_run(window: int, hotkey: str, loop: WindowLoop) -> pa.Table:
             "cancelled": len(report.cancelled),
             **{f"{stage}_utilisation": share for stage, share in report.utilisation().items()},
             "limiting_stage": report.limiting_stage(),
+            "reproducible": sampler.reproducible,
+            "weights_proof": sampler.weights_proof,
             "ended_at": time.time(),
         },
     )
 
 
-def rollouts_metadata(rollouts: pa.Table, report: Report) -> dict[str, Any]:
+def rollouts_metadata(rollouts: pa.Table, report: Report, sampler: Sampler) -> dict[str, Any]:
     """What a person wants to see of a window's rollouts."""
     lengths = rollouts["completion_length"].to_numpy()
     rewards = rollouts["reward"].to_numpy().reshape(-1, ROLLOUTS_PER_GROUP)
@@ -118,6 +121,8 @@ def rollouts_metadata(rollouts: pa.Table, report: Report) -> dict[str, Any]:
         "stopped_by": report.stopped_by,
         "cancelled_groups": len(report.cancelled),
         "limiting_stage": report.limiting_stage() or "none worked",
+        "reproducible": sampler.reproducible,
+        "weights_proof": sampler.weights_proof,
         **{
             f"{stage}_utilisation": round(share, 3) for stage, share in report.utilisation().items()
         },

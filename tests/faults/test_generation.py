@@ -15,6 +15,7 @@ import pytest
 
 from tests.faults.runs import Home
 from tests.support import scripted_sglang as scripted
+from tests.support.embedded import WINDOW
 from tests.support.scripted_sglang import ScriptedSGLang
 from tests.support.tiny_checkpoint import EOS_ID
 from windrow.pipelines import live
@@ -130,6 +131,8 @@ def test_tokens_outside_the_vocabulary_are_refused_and_asked_for_again(
     home = over(tmp_path, tiny, server)
     assert home.mine(GROUPS).success
     assert home.groups().equals(sound)
+    (run,) = home.resource("lake").read("window_runs", WINDOW).to_pylist()
+    assert (run["reproducible"], run["weights_proof"]) == (True, "files")
 
 
 def test_without_any_server_the_window_fails_by_name_and_keeps_its_groups(

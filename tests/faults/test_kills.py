@@ -38,6 +38,7 @@ def test_killed_in_the_middle_of_generation(home: Home, tiny: Path, undisturbed:
     assert all(path.stat().st_mtime_ns == then for path, then in written.items())
     (run,) = home.resource("lake").read("window_runs", WINDOW).to_pylist()
     assert (run["resumed"], run["finished"]) == (len(kept), UNDISTURBED_GROUPS - len(kept))
+    assert (run["reproducible"], run["weights_proof"]) == (True, "own")
 
 
 @pytest.mark.parametrize("dataset", ["rollouts", "submissions", "uploads"])

@@ -88,6 +88,7 @@ def test_server_that_ignores_seeds_is_sent_none_and_said_to(
     sampled(generator)
     assert "sampling_seed" not in server.asked("/generate")[0]["sampling_params"][0]
     assert not generator.reproducible
+    assert generator.weights_proof == "files"
 
 
 def test_what_a_server_dies_of_is_never_sent(
