@@ -63,7 +63,8 @@ def _summary(study: Study) -> Iterator[str]:
     yield ""
     yield (
         "What each check refuses: honest work under numerical drift, and forgeries. This page is "
-        "written by `make soundness`."
+        "written by `make soundness`; cheats of nodes are in [soundness of the fleet's checks]"
+        "(soundness-fleet.md)."
     )
     yield ""
     yield (f"* The network accepts most rollouts of {network} of {len(study.forged)} forgeries.")
