@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +19,11 @@ from windrow.pipelines.commands.doctor_findings import (
     missing,
 )
 from windrow.pipelines.live import generation_gpus
+from windrow.resources.generation_process import ServerProcess
+from windrow.resources.proof_worker_processes import workers_at
 from windrow.resources.settings import Settings
 
+HELLO_SECONDS = 3.0
 FREE_BYTES = 2 * 1024**3
 LIVE_FREE_BYTES = 100 * 1024**3
 """A 7B checkpoint, the one before it and the one in the making are 45 GB; the lake grows."""
@@ -166,6 +170,32 @@ def generation_port(settings: Settings) -> Sequence[Finding]:
     return [fine(about, f"127.0.0.1:{port} is free; the first window starts the server")]
 
 
+@look("proof workers")
+def outliving(settings: Settings) -> Sequence[Finding]:
+    """Servers and workers that runs have left for the next one."""
+    found = []
+    for state in sorted((settings.home / "servers").glob("*.json")):
+        if running := ServerProcess(state.stem, settings.home / "servers").running():
+            hours = (time.time() - running.started) / 3600
+            said = f"{state.stem} runs as process {running.pid}, for {hours:.1f} h"
+            found.append(fine("generation server", said))
+    for name, said in workers_at(settings.home / "proof-workers", HELLO_SECONDS).items():
+        about = f"proof worker {name}"
+        if not said:
+            todo = "the next run replaces it, or windrow stop ends it"
+            found.append(doubtful(about, "it listens and does not answer", todo))
+        else:
+            model = f"weights {said['weights_hash']}" if said.get("weights_hash") else "no weights"
+            found.append(
+                fine(about, f"process {said.get('pid')} on {said.get('device')} holds {model}")
+            )
+    if settings.proof_ray:
+        kind = "one GPU" if settings.proof_ray_gpu else "one processor"
+        at = f"{settings.proof_workers} of {kind} each on the Ray cluster {settings.proof_ray}"
+        found.append(fine("proof workers", f"{at}; what is verified stays here"))
+    return found
+
+
 def _answers(about: str, url: str) -> Finding:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -186,4 +216,4 @@ def _kept(about: str, port: int, servers: Path) -> Finding:
     )
 
 
-MACHINE: tuple[Look, ...] = (home, dagster, sandbox, gpus, attention, generation_port)
+MACHINE: tuple[Look, ...] = (home, dagster, sandbox, gpus, attention, generation_port, outliving)

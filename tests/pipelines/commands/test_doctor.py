@@ -1,13 +1,19 @@
 """What the doctor finds, and what it says to do."""
 
+import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from tests.support.proof_workers import no_worker_left, pids, stopped
 from tests.support.relays import relays
 from windrow.pipelines.commands import doctor_machine, doctor_network
 from windrow.pipelines.commands.doctor_findings import Finding, State, look
+from windrow.resources.generation_process import ServerProcess
+from windrow.resources.proof_worker_frames import encode
+from windrow.resources.proof_worker_processes import ProcessHost, scrubbed
 from windrow.resources.settings import Settings
 
 
@@ -73,6 +79,31 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert "WINDROW_GENERATION_PORT" in busy.todo
     (free,) = doctor_machine.generation_port(made)
     assert free.state is State.FINE
+
+
+def test_what_earlier_runs_left_running_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = settings(tmp_path)
+    assert doctor_machine.outliving(made) == []
+    (tmp_path / "servers").mkdir()
+    server = ServerProcess("sglang-30000", tmp_path / "servers")
+    with no_worker_left(tmp_path / "proof-workers") as folder:
+        host = ProcessHost(folder, "cpu-0", "cpu", scrubbed(os.environ, "", 1), 60.0)
+        host.ask(encode({"op": "hello"}), 60.0, threading.Event())
+        server.start(["sleep", "60"], {}, "of this test", ready=lambda: None, seconds=10.0)
+        try:
+            serving, working = doctor_machine.outliving(made)
+            pid = pids(folder)["cpu-0"]
+            monkeypatch.setattr(doctor_machine, "HELLO_SECONDS", 0.2)
+            with stopped(pid):
+                _, hung = doctor_machine.outliving(made)
+        finally:
+            server.stop()
+    assert serving.found.startswith("sglang-30000 runs as process ")
+    assert (working.about, working.state) == ("proof worker cpu-0", State.FINE)
+    assert working.found == f"process {pid} on cpu holds no weights"
+    assert (hung.about, hung.state) == ("proof worker cpu-0", State.DOUBTFUL)
 
 
 def test_drand_relays_are_judged_one_by_one(
