@@ -19,6 +19,7 @@ from windrow.assets.window.checkpoint import checkpoint
 from windrow.assets.window.stream import window_stream
 from windrow.assets.window.submission import submission_asset
 from windrow.assets.window.upload import upload
+from windrow.pipelines.fleet_sensor import stale_nodes
 from windrow.pipelines.jobs import (
     compact_lake,
     compact_schedule,
@@ -64,7 +65,7 @@ def build(settings: Settings) -> dg.Definitions:
             llm_job,
         ],
         jobs=[mine_window, prove_window, validate_window, verify_node, compact_lake, retention],
-        sensors=[open_window, closed_window, new_checkpoint],
+        sensors=[open_window, closed_window, new_checkpoint, stale_nodes],
         schedules=[compact_schedule, retention_schedule],
         resources=window_resources(settings),
         executor=dg.in_process_executor,

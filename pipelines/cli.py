@@ -10,6 +10,7 @@ from dotenv import load_dotenv
 from rich.console import Console
 
 from windrow import WindrowError
+from windrow.pipelines.commands.node_cli import app as nodes
 
 app = typer.Typer(
     help="Run, prove, check and account for GPU work on proof-of-compute networks.",
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(nodes, name="node")
 out = Console()
 err = Console(stderr=True)
 
@@ -146,6 +148,24 @@ def metrics(
     from windrow.pipelines.commands.metrics import serve
 
     serve(out, port, host)
+
+
+@app.command()
+def agent(
+    hotkey: Annotated[str, typer.Option(help="whom this machine answers for")],
+    caller: Annotated[
+        list[str] | None, typer.Option(help="hotkey that may ask, again for more; default: it")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on")] = 8790,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+) -> None:
+    """Let your other machines verify this one: answer signed requests until interrupted.
+
+    Prints what fleet.yaml needs of it. The key it signs with is made once, below WINDROW_HOME.
+    """
+    from windrow.pipelines.commands.agent import serve
+
+    serve(out, hotkey, caller or [], host, port)
 
 
 @app.command()

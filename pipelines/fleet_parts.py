@@ -1,9 +1,12 @@
 """The parts that the fleet's assets ask for, as settings want them. Nobody is asked yet."""
 
+from collections.abc import Callable
 from typing import Any
 
+from windrow.engine.fleet.inventory import Node
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.inventory_file import FleetFile
+from windrow.resources.fleet.nodes import NodeAccess
 from windrow.resources.gpu_turns import GpuTurns
 from windrow.resources.gpus import visible_gpus
 from windrow.resources.object_store import ObjectStore
@@ -20,6 +23,7 @@ def fleet_resources(settings: Settings, wallet: Wallet, job_bucket: ObjectStore)
             settings.home,
             machine_turns(settings),
             trusted=settings.trusted_node,
+            pods=_pods(settings),
         ),
         "job_bucket": job_bucket,
     }
@@ -28,3 +32,23 @@ def fleet_resources(settings: Settings, wallet: Wallet, job_bucket: ObjectStore)
 def machine_turns(settings: Settings) -> GpuTurns:
     """Turns on all GPUs of this machine."""
     return GpuTurns(settings.home / "locks", visible_gpus())
+
+
+def _pods(settings: Settings) -> Callable[[Node], NodeAccess] | None:
+    if settings.pod_image is None:
+        return None
+    image = settings.pod_image
+
+    def open_node(node: Node) -> NodeAccess:
+        from windrow.resources.fleet.kubernetes_cluster import Cluster
+        from windrow.resources.fleet.kubernetes_job import PodShape
+        from windrow.resources.fleet.kubernetes_node import KubernetesNode
+
+        return KubernetesNode(
+            node.name,
+            cluster=Cluster.configured(settings.pod_namespace),
+            node=node.kubernetes_node or node.name,
+            shape=PodShape(image, gpus=node.gpu_count),
+        )
+
+    return open_node

@@ -60,6 +60,13 @@ NETWORK_SETTINGS: Final = (
         _in_home("jobs"),
         "bucket of language-model jobs: a folder, or s3:// with the write key",
     ),
+    Setting(
+        "pod_image",
+        values.optional(values.text),
+        "none",
+        "container image of the pods that ask nodes of a cluster; it holds Windrow",
+    ),
+    Setting("pod_namespace", values.text, "default", "namespace of the cluster they run in"),
     # --- chain
     Setting(
         "chain",

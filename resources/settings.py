@@ -73,6 +73,8 @@ class Settings:
     trusted_node: str | None
     node_models: Path | None
     job_bucket: str
+    pod_image: str | None
+    pod_namespace: str
 
     chain: str
     chain_seed: str

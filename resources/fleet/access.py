@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,10 @@ from windrow.resources.locks import file_lock
 from windrow.resources.wallet import Wallet
 
 NODE_WAITS: Final = 120.0
+
+
+class NoPods(WindrowError):
+    """Nodes of a cluster cannot be asked."""
 
 
 class NodeBusy(WindrowError):
@@ -67,15 +71,18 @@ class FleetAccess:
         *,
         work: Work | None = None,
         trusted: str | None = None,
+        pods: Callable[[Node], NodeAccess] | None = None,
     ) -> None:
         """home: where locks lie. turns: the GPUs of this machine, for the node that is local.
 
-        trusted: the node whose answers are believed; None is this machine.
+        trusted: the node whose answers are believed; None is this machine. pods: how nodes of the
+        cluster are asked.
         """
         self.file = file
         self.wallet = wallet
         self.work = work or Work()
         self._trusted = trusted
+        self._pods = pods
         self._locks = home / "locks"
         self._turns = turns
         self._fleet: tuple[tuple[int, int, int] | None, Fleet] | None = None
@@ -149,13 +156,19 @@ class FleetAccess:
             case "agent":
                 return self._agent(node)
             case "kubernetes":
-                raise WindrowError("not yet")
+                if self._pods is None:
+                    raise NoPods(
+                        f"node {node.name} is one of a cluster, and no image for its pods is "
+                        "named: set WINDROW_POD_IMAGE to one that holds Windrow"
+                    )
+                return self._pods(node)
 
     def _agent(self, node: Node) -> NodeAccess:
         from windrow.resources.fleet.agent_node import AgentNode
 
-        if node.agent_hotkey is None or node.agent_key is None:  # the inventory refuses such a node
-            raise WindrowError(f"node {node.name} has no agent_hotkey and agent_key in fleet.yaml")
+        # The inventory refuses a node without them.
+        assert node.agent_hotkey is not None
+        assert node.agent_key is not None
         return AgentNode(
             node.name,
             host=node.host,

@@ -1,0 +1,72 @@
+"""`windrow agent`: this machine, answering for callers on its list."""
+
+import socket
+from collections.abc import Sequence
+
+import yaml
+from rich.console import Console
+
+from windrow import WindrowError
+from windrow.pipelines.fleet_parts import machine_turns
+from windrow.resources import setting_values as values
+from windrow.resources.fleet.agent_identity import agent_key, public_half
+from windrow.resources.fleet.nodes import LocalNode
+from windrow.resources.fleet.turns import InTurn
+from windrow.resources.settings import Settings
+
+MOST_WAITING = 64
+
+
+class AgentAddressTaken(WindrowError):
+    """An agent cannot listen where it should."""
+
+
+class NoCaller(WindrowError):
+    """A hotkey that an agent is given is none."""
+
+
+def serve(out: Console, hotkey: str, callers: Sequence[str], host: str, port: int) -> None:
+    """Answer until interrupted. Raises AgentAddressTaken, AgentKeyError, NoCaller, SettingError."""
+    import uvicorn
+
+    from windrow.resources.fleet.agent_service import agent_app
+
+    for address in (hotkey, *callers):
+        try:
+            values.ss58(address)
+        except ValueError as error:
+            raise NoCaller(f"{address[:60]!r} is no hotkey: {error}") from None
+    settings = Settings.read()
+    key = agent_key(settings.home / "agent.key")
+    node = InTurn(LocalNode("this machine"), "this machine", machine_turns(settings))
+    app = agent_app(node, hotkey=hotkey, callers=callers or [hotkey], key=key)
+    listening = _listening(host, port)
+    port = listening.getsockname()[1]
+    entry = {
+        "transport": "agent",
+        "agent_port": port,
+        "agent_hotkey": hotkey,
+        "agent_key": public_half(key),
+    }
+    out.print(
+        f"answering at {host}:{port} for {', '.join(callers or [hotkey])}; in fleet.yaml:\n"
+        + yaml.safe_dump(entry, sort_keys=False),
+        highlight=False,
+        soft_wrap=True,
+    )
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        node.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=MOST_WAITING)
+    except (OSError, OverflowError) as error:
+        raise AgentAddressTaken(
+            f"nothing can listen at {host}:{port} ({error}); give another --port, or the address "
+            "of an interface of this machine as --host"
+        ) from None

@@ -1,0 +1,78 @@
+"""`windrow node list`: where every node stands."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from windrow.engine.fleet.inventory import Fleet
+from windrow.pipelines.commands.printing import cell
+from windrow.resources.fleet.inventory_file import FleetFile
+from windrow.resources.lake import Lake
+from windrow.resources.settings import Settings
+
+WRONG = """
+WITH newest AS (
+    SELECT * FROM node_checks WHERE list_contains(?, node)
+    QUALIFY run_id = first_value(run_id) OVER (PARTITION BY node, stage ORDER BY observed_at DESC)
+)
+SELECT node, stage, "check", network, network_verdict, windrow_verdict, reason, remedy
+FROM newest
+WHERE windrow_verdict IS FALSE OR network_verdict IS FALSE
+ORDER BY windrow_verdict NULLS LAST, observed_at, "check"
+"""
+PROOFS = frozenset({"attestation", "hash_challenge", "gemm_proof", "proof_of_compute", "llm_job"})
+
+
+def show(out: Console) -> None:
+    """Print every declared node. Raises InvalidFleet."""
+    settings = Settings.read()
+    fleet = FleetFile(settings.fleet).load()
+    if not fleet.nodes:
+        out.print(f"{settings.fleet} declares no nodes; windrow node add declares one")
+        return
+    print_nodes(out, Lake(settings.lake), fleet, [*fleet.nodes])
+
+
+def print_nodes(out: Console, lake: Lake, fleet: Fleet, names: Sequence[str]) -> int:
+    """Print a line a node; how many of their newest verdicts say no."""
+    from windrow.assets.fleet.standings import standings
+
+    wrong = lake.query(WRONG, [list(names)]).to_pylist()
+    found = standings(lake, names, time.time())
+    table = Table(title="nodes", title_justify="left")
+    for column in ("node", "asked by", "networks", "GPUs", "state", "when", "proofs", "set-up"):
+        table.add_column(column, overflow="fold")
+    table.add_column("why", overflow="fold", min_width=24)
+    for name in names:
+        node, stands = fleet.nodes[name], found[name]
+        mine = [row for row in wrong if row["node"] == name]
+        proofs = [row for row in mine if row["stage"] in PROOFS]
+        why = f"{stands.reason} at {stands.stage}: {stands.detail}" if stands.reason else ""
+        why = why or "; ".join(f"{row['check']}: {row['reason']}" for row in (proofs or mine)[:2])
+        state = f"failed({stands.reason})" if stands.state == "failed" else stands.state
+        table.add_row(
+            name,
+            node.transport,
+            ", ".join(node.networks) or "-",
+            f"{node.gpu_count} {node.gpu}" if node.gpu else "-",
+            cell(state),
+            _when(stands.since),
+            _count(proofs, stands.state),
+            _count([row for row in mine if row["stage"] not in PROOFS], stands.state),
+            cell(why, most=240),
+        )
+    out.print(table)
+    return len(wrong)
+
+
+def _count(rows: Sequence[object], state: str) -> str:
+    if rows:
+        return f"{len(rows)} wrong"
+    return "fine" if state == "verified" else "-"
+
+
+def _when(since: float) -> str:
+    return f"{datetime.fromtimestamp(since, UTC):%m-%d %H:%M}" if since else "-"

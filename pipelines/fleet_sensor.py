@@ -1,0 +1,83 @@
+"""The sensor that keeps the fleet verified, and its partitions what fleet.yaml says."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from windrow.assets.fleet.partitions import nodes
+from windrow.assets.fleet.standings import last_mishap, machines, standings
+from windrow.engine.fleet.inventory import Fleet
+from windrow.engine.fleet.stages import STAGES, Due, Machine, due
+from windrow.pipelines.jobs import verify_node
+from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.lake import Lake
+
+MOST_RUNS = 20
+"""Runs requested in one tick; the next tick goes on from there."""
+
+
+@dg.sensor(
+    job=verify_node,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Verifies new, stale and changed nodes; goes on where a verification failed.",
+)
+def stale_nodes(
+    context: dg.SensorEvaluationContext,
+    fleet: dg.ResourceParam[FleetAccess],
+    lake: dg.ResourceParam[Lake],
+) -> dg.SensorResult | dg.SkipReason:
+    """A run for every node that is due, the steps that are left of it, each reason once.
+
+    A fleet.yaml that cannot be used fails the tick, and everything stays as it was.
+    """
+    declared = fleet.fleet()
+    known = set(context.instance.get_dynamic_partitions(nodes.name))
+    requests = [request(name, what) for name, what in whats_due(declared, lake, time.time())]
+    new, gone = declared.nodes.keys() - known, known - declared.nodes.keys()
+    if not (requests or new or gone):
+        return dg.SkipReason(f"{len(declared.nodes)} nodes, none of them due")
+    changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    if new:
+        changes.append(nodes.build_add_request(sorted(new)))
+    if gone:
+        changes.append(nodes.build_delete_request(sorted(gone)))
+    return dg.SensorResult(run_requests=requests[:MOST_RUNS], dynamic_partitions_requests=changes)
+
+
+def whats_due(declared: Fleet, lake: Lake, now: float) -> list[tuple[str, Due]]:
+    """Every node that is due, and for what, those never verified first."""
+    if not declared.nodes:
+        return []
+    names = declared.nodes.keys()
+    seen = machines(lake, names, now)
+    mishap = last_mishap(lake)
+    found = []
+    for name, standing in standings(lake, names, now).items():
+        node = declared.nodes[name]
+        mines = node.transport == "local" and "grail" in node.networks
+        verified, newest = _then_and_now(seen, name, standing.since)
+        what = due(standing, verified, newest, mishap if mines else 0.0, now)
+        if what is not None:
+            found.append((name, what))
+    return sorted(found, key=lambda pair: pair[1].reason != "new")
+
+
+def request(name: str, what: Due) -> dg.RunRequest:
+    """The run of a node that is due."""
+    selected = None if what.stages == STAGES else [dg.AssetKey(stage) for stage in what.stages]
+    return dg.RunRequest(
+        f"verify:{name}:{what.reason}:{what.marker}",
+        partition_key=name,
+        asset_selection=selected,
+        tags={"node": name, "reason": what.reason[:63]},
+    )
+
+
+def _then_and_now(
+    seen: Mapping[str, Sequence[Machine]], name: str, verified_at: float
+) -> tuple[Machine | None, Machine | None]:
+    looks = seen.get(name, [])
+    then = [look for look in looks if look.at <= verified_at]
+    return then[-1] if then else None, looks[-1] if looks else None
