@@ -16,6 +16,7 @@ from windrow.engine.fleet.attestation_plan import (
     plan_for,
     small_plan,
 )
+from windrow.engine.fleet.attestation_timing import ROUND_TRIP
 from windrow.engine.fleet.attestation_verify import Expectation, verify
 from windrow.engine.fleet.attestation_wire import commit_limit, opening_limit
 from windrow.engine.fleet.fact_formats import short_ref
@@ -27,6 +28,11 @@ WHERE node = ? AND kind = 'attestation' AND gpu_uuid = ? AND size = ?
   AND bytes = ? AND passed
 ORDER BY observed_at DESC LIMIT 20
 """
+
+
+PINGS = 3
+UNSTEADY = 3.0
+"""The way may take so many times as long as the slowest ping, and a tenth of a second more."""
 
 
 def attest(step: Stage) -> None:
@@ -44,6 +50,7 @@ def attest(step: Stage) -> None:
 
 def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> None:
     made = parse_challenge(asked)
+    round_trip = _round_trip(step)
     commit = step.ask("attestation.commit", asked, max_bytes=commit_limit(made))
     randomness = secrets.token_bytes(32)  # nobody knew it while the devices worked
     request = opening_request(asked, randomness)
@@ -58,6 +65,7 @@ def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> Non
         opened,
         expectations=_expectations(step, plans),
         rows=step.fleet.work.rows,
+        round_trip=round_trip,
     )
     spent = time.process_time() - began
     step.checks += checks
@@ -79,6 +87,12 @@ def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> Non
             digest=proof.digest,
             replay=_replay(asked, randomness, commit, opened),
         )
+
+
+def _round_trip(step: Stage) -> float:
+    """Seconds to allow for the network; a node that answers pings late gains no more than 1 s."""
+    slowest = max(step.ask("ping", b"", max_bytes=0).seconds for _ in range(PINGS))
+    return min(ROUND_TRIP, UNSTEADY * slowest + 0.1)
 
 
 def _expectations(step: Stage, plans: Mapping[str, Plan]) -> Mapping[str, Expectation]:

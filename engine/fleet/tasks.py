@@ -17,6 +17,7 @@ MAX_REQUEST_BYTES: Final = 1 << 20
 """A challenge is small; whoever sends more wants something else."""
 
 TASKS: Final = {
+    "ping": "windrow.engine.fleet.tasks:ping",
     "facts": "windrow.engine.fleet.facts:answer",
     "preflight": "windrow.engine.fleet.preflight:answer",
     "attestation.commit": "windrow.engine.fleet.attestation:answer_commit",
@@ -36,6 +37,11 @@ class UnknownTask(WindrowError):
 
 class BadRequest(WindrowError):
     """A request is too large, or is not what the task expects."""
+
+
+def ping(request: bytes) -> bytes:
+    """The request again: what the way there and back takes."""
+    return request
 
 
 def answer(task: str, request: bytes) -> bytes:
