@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from windrow.engine.fleet.stages import STAGES
 from windrow.pipelines.commands.named_queries import UnknownQuery, named_queries, query_named
 from windrow.resources.lake import Lake
 from windrow.resources.lake_schema import DATASETS
@@ -324,6 +325,88 @@ def test_drop_reasons(lake: Lake) -> None:
     ]  # fmt: skip
 
 
+AT = 1700000000.0
+
+
+def fill_nodes(lake: Lake) -> None:
+    """`a` is verified after a failure; `b` was, and then failed; `c` never ended."""
+    columns = "window_start node observed_at run_id stage state reason detail"
+
+    def ended(node: str, at: float, stage: str, reason: str = "") -> list[tuple[Any, ...]]:
+        state = "failed" if reason else "done"
+        return [
+            (W1, node, at, f"run {at}", stage, "started", "", ""),
+            (W1, node, at + 1, f"run {at}", stage, state, reason, reason and "why"),
+        ]
+
+    write(
+        lake,
+        "node_states",
+        columns,
+        *ended("a", AT, "inventory"),
+        *ended("a", AT + 2, "facts", "NodeUnreachable"),
+        *[row for n, stage in enumerate(STAGES) for row in ended("a", AT + 10 + 2 * n, stage)],
+        *[row for n, stage in enumerate(STAGES) for row in ended("b", AT + 2 * n, stage)],
+        *ended("b", AT + 50, "inventory"),
+        *ended("b", AT + 52, "facts", "GpuLost"),
+        (W2, "c", AT + 60, "run c", "inventory", "started", "", ""),
+    )
+    write(
+        lake,
+        "node_checks",
+        "window_start node observed_at run_id stage check network gpu_uuid network_verdict"
+        " windrow_verdict measured needed unit reason remedy",
+        (W1, "a", AT, "old", "preflight", "ram", "chutes", None, False, False, 1.0, 2.0, "GiB",
+         "too little", "add"),
+        (W1, "a", AT + 9, "new", "preflight", "ram", "chutes", None, True, True, 3.0, 2.0, "GiB",
+         "", ""),
+        (W1, "a", AT + 9, "new", "gemm_proof", "rows", "windrow", "g", None, False, 1.0, None, "s",
+         "row 3 is wrong", ""),
+        (W1, "b", AT, "new", "preflight", "disk", "gonka", None, False, None, None, None, "",
+         "no mount", "mount it"),
+    )  # fmt: skip
+    write(
+        lake,
+        "attestations",
+        "window_start node observed_at kind gpu_uuid backend size bytes seconds passed",
+        (W1, "a", AT, "attestation", "g", "cuda", 8192, 100, 10.0, True),
+        (W1, "a", AT + 1, "attestation", "g", "cuda", 8192, 100, 30.0, False),
+        (W1, "a", AT + 2, "attestation", "g", "cuda", 8192, 100, 10.0, True),
+        (W1, "a", AT + 3, "attestation", "g", "cuda", 16384, 100, 80.0, True),
+    )
+
+
+def at(seconds: float) -> datetime:
+    return datetime(2023, 11, 14, 22, 13, 20) + timedelta(seconds=seconds)  # noqa: DTZ001
+
+
+def test_where_nodes_stand(lake: Lake) -> None:
+    fill_nodes(lake)
+    assert answer(lake, "node_states_now") == [
+        ("a", "verified", None, None, None, 8, at(25), 1, []),
+        ("b", "failed", "facts", "GpuLost", "why", 1, at(53), 0, ["gonka"]),
+        ("c", "under way", "inventory", None, None, 0, at(60), 0, []),
+    ]
+
+
+def test_the_newest_findings_against_nodes(lake: Lake) -> None:
+    fill_nodes(lake)
+    assert answer(lake, "network_refusals") == [
+        ("gonka", "b", "disk", None, True, False, None, None, "", "no mount", "mount it"),
+        ("windrow", "a", "rows", "g", False, True, 1.0, None, "s", "row 3 is wrong", ""),
+    ]
+
+
+def test_times_of_a_gpu_against_its_own_median(lake: Lake) -> None:
+    fill_nodes(lake)
+    assert answer(lake, "gpu_timings") == [
+        ("a", "g", "attestation", at(3), "cuda", 16384, 80.0, 1.0, True),
+        ("a", "g", "attestation", at(2), "cuda", 8192, 10.0, 1.0, True),
+        ("a", "g", "attestation", at(1), "cuda", 8192, 30.0, 3.0, False),
+        ("a", "g", "attestation", at(0), "cuda", 8192, 10.0, 1.0, True),
+    ]
+
+
 # fill_verdicts writes validations and fill_scores writes weights, as fill_validations and
 # fill_weights do.
-FILLS = (fill_verdicts, fill_runs, fill_completions, fill_scores, fill_faults)
+FILLS = (fill_verdicts, fill_runs, fill_completions, fill_scores, fill_faults, fill_nodes)
