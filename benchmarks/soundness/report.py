@@ -139,7 +139,9 @@ def _method(study: Study) -> Iterator[str]:
         f"{groups} groups, none seen means at most {upper_bound(0, groups):.1%} of groups. One "
         "small model on one kind of CPU says nothing of the drift between GPUs, where the limits "
         "have to be calibrated again. Sketches of the prompt count too, which the network never "
-        "compares: a prover that leaves them out, against the protocol's format, is refused."
+        "compares: a prover that leaves them out, against the protocol's format, is refused. Other "
+        "weights show most surely there, in the beginning that all prompts share; two rows below "
+        "show what is left where a forger has those sketches right."
     )
     yield ""
 
