@@ -31,8 +31,8 @@ from windrow.engine.proof_scores import (
 )
 
 FIRST_MINER = 60_000
-"""Miners 0 to 47, 1000 to 1047, 2000 to 2047 and 20000 to 20499 served to find the rules and limits,
-and are not judged again."""
+"""Miners 0 to 47, 1000 to 1047, 2000 to 2047 and 20000 to 20499 served to find the rules and
+limits, and are not judged again."""
 
 FULL_MINERS = 48
 QUICK_MINERS = 2
