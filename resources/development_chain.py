@@ -78,6 +78,7 @@ class DevelopmentChain:
         self._block_seconds = block_seconds
         self._stepped = stepped
         self._clock = clock
+        self._known: tuple[list[tuple[int, int, int] | None], list[Anchor]] | None = None
         with naming_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._state() as state:
@@ -144,6 +145,7 @@ class DevelopmentChain:
                 )
                 state.execute("INSERT INTO anchors VALUES (?, ?)", (block, landing))
             state.execute("COMMIT")
+        self._known = None  # times of files may be too coarse to tell
         return max(block, height)
 
     def commit(self, hotkey: str, text: str) -> None:
@@ -221,8 +223,24 @@ class DevelopmentChain:
             )
 
     def _anchors(self) -> list[Anchor]:
-        with self._state() as state:
-            return self._read_anchors(state)
+        """The schedule, read again when the state's files have changed."""
+        known, now = self._known, self._files()
+        if known is None or known[0] != now:
+            with self._state() as state:
+                self._known = known = (now, self._read_anchors(state))
+        return known[1]
+
+    def _files(self) -> list[tuple[int, int, int] | None]:
+        """What tells one state of the file and of its log of changes from another."""
+        found: list[tuple[int, int, int] | None] = []
+        for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                found.append(None)
+            else:
+                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return found
 
     @staticmethod
     def _read_anchors(state: sqlite3.Connection) -> list[Anchor]:
