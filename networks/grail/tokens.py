@@ -73,7 +73,8 @@ def _words(tokens: Tokens) -> NDArray[np.uint32]:
         return np.empty(0, np.uint32)
     if ids.ndim == 1 and ids.dtype.kind in "iub":
         return ids.astype(np.uint32)
-    if ids.ndim == 1 and ids.dtype.kind == "O" and all(isinstance(t, int) for t in ids):
-        # Ids beyond 64 bits: only a forged sequence holds one, but its hash is defined.
-        return np.array([t & 0xFFFFFFFF for t in ids], np.uint32)
+    if not isinstance(tokens, np.ndarray) and all(isinstance(token, int) for token in tokens):
+        # Ids that no one type of numpy's holds: only a forged sequence has them, but its hash is
+        # defined.
+        return np.array([token & 0xFFFFFFFF for token in tokens], np.uint32)
     raise MalformedTokens(f"token ids must be a flat sequence of integers, not {ids.dtype} values")

@@ -1,5 +1,6 @@
 """`windrow metrics`: a Prometheus endpoint over the lake."""
 
+import signal
 import threading
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -12,7 +13,11 @@ from windrow.resources.settings import Settings
 
 
 def serve(out: Console, port: int, host: str) -> None:
-    """Serve until interrupted. Raises PortTaken."""
+    """Serve until interrupted or told to end. Raises PortTaken."""
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Set, not left: what is started in the background of a script inherits a deaf SIGINT.
+        signal.signal(number, lambda *_: told.set())
     settings = Settings.read()
     registry = CollectorRegistry()
     registry.register(LakeCollector(Lake(settings.lake), open_wallet(settings).hotkey))
@@ -20,7 +25,5 @@ def serve(out: Console, port: int, host: str) -> None:
     PlatformCollector(registry=registry)
     server = serve_metrics(port, host, registry=registry)
     out.print(f"metrics are on http://{host}:{server.port}/metrics", soft_wrap=True)
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        server.stop()
+    told.wait()
+    server.stop()

@@ -9,6 +9,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.support.lake_rows import rows_of
 from windrow.pipelines.live import open_wallet
 from windrow.resources.lake import Lake
@@ -17,7 +19,8 @@ from windrow.resources.settings import Settings
 WINDOW = 5_000_040
 
 
-def test_it_serves_until_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_told_to_end(tmp_path: Path, told: signal.Signals) -> None:
     settings = Settings.read({"WINDROW_HOME": str(tmp_path)})
     hotkey = open_wallet(settings).hotkey
     rows = rows_of("submissions", WINDOW, 1, hotkey=hotkey, groups=5)
@@ -37,7 +40,7 @@ def test_it_serves_until_interrupted(tmp_path: Path) -> None:
         assert 'windrow_groups{role="mining"} 5.0' in text
         assert "process_resident_memory_bytes" in text
         time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(told)
         assert process.wait(timeout=30) == 0
     finally:
         process.kill()
