@@ -86,9 +86,9 @@ def limits_of_one(study: Study) -> Iterator[str]:
     yield (
         "Equal completions are held against how likely the model makes them "
         "(`repeated_completions`): honest groups, and files, are refused at most once in a "
-        "thousand whatever the model, by Markov's inequality, as long as the logits they were sampled "
-        "with are within the drift allowed (0.05 nat in float32, 0.5 in bfloat16), and copies pass "
-        "only where the model "
+        "thousand whatever the model, by Markov's inequality, as long as the logits they were "
+        "sampled with are within the drift allowed (0.05 nat in float32, 0.5 in bfloat16), and "
+        "copies pass only where the model "
         "is certain. What would show the rest: for text that was not sampled, a seed for each "
         "request that the validator can draw again; for greedy text, the sum of the log-probs over "
         "a file against its expectation; for small steps of training, sketches with finer buckets "
