@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -42,21 +43,24 @@ def print_nodes(out: Console, lake: Lake, fleet: Fleet, names: Sequence[str]) ->
 
     wrong = lake.query(WRONG, [list(names)]).to_pylist()
     found = standings(lake, names, time.time())
-    table = Table(title="nodes", title_justify="left")
-    for column in ("node", "asked by", "networks", "GPUs", "state", "when", "proofs", "set-up"):
-        table.add_column(column, overflow="fold")
+    table = Table(
+        title="nodes", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    for column in ("node", "asked by", "GPUs", "state", "since"):
+        table.add_column(column, overflow="fold", max_width=16)
+    for column in ("proofs", "set-up"):
+        table.add_column(column, no_wrap=True)
     table.add_column("why", overflow="fold", min_width=24)
     for name in names:
         node, stands = fleet.nodes[name], found[name]
         mine = [row for row in wrong if row["node"] == name]
         proofs = [row for row in mine if row["stage"] in PROOFS]
-        why = f"{stands.reason} at {stands.stage}: {stands.detail}" if stands.reason else ""
+        why = f"{stands.stage}: {stands.detail}" if stands.reason else ""
         why = why or "; ".join(f"{row['check']}: {row['reason']}" for row in (proofs or mine)[:2])
-        state = f"failed({stands.reason})" if stands.state == "failed" else stands.state
+        state = f"failed ({stands.reason})" if stands.state == "failed" else stands.state
         table.add_row(
             name,
             node.transport,
-            ", ".join(node.networks) or "-",
             f"{node.gpu_count} {node.gpu}" if node.gpu else "-",
             cell(state),
             _when(stands.since),

@@ -14,6 +14,7 @@ from windrow.pipelines.commands.explain import story
 from windrow.pipelines.commands.explain_page import print_story
 from windrow.pipelines.demo import tables
 from windrow.pipelines.demo.broken import upload_broken_copy
+from windrow.pipelines.demo.fleet import verify_fleet
 from windrow.resources.lake import Lake
 from windrow.resources.object_store import open_bucket
 from windrow.resources.settings import Settings
@@ -66,6 +67,7 @@ def run_demo(out: Console, windows: int, groups: int) -> None:
         for window in mined:
             out.print(f"window {window} has closed: validating …")
             _run(definitions, instance, "validate_window", window, "WARNING")
+        verify_fleet(out, settings, instance)
     names = {own: "you", broken: "broken copy"}
     tables.print_mined(out, lake, mined[0])
     tables.print_verdicts(out, lake, mined[0], names)

@@ -44,6 +44,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> None:
     """Serve standard input; what tasks print goes to standard error, never between answers."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # nobody watches a node's progress bars
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin.buffer, answers)

@@ -22,8 +22,8 @@ from windrow.resources.generation import TransformersGenerator  # noqa: F401
 from windrow.resources.lake import Lake
 
 PATIENCE = 60.0
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload([__name__])
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
 
 
 def run(
@@ -59,7 +59,7 @@ def _die_before(dataset: str) -> None:
 @contextmanager
 def started(*arguments: object) -> Iterator[ForkServerProcess]:
     """A process at `run`, with its arguments; none outlives the block."""
-    child = _SERVER.Process(target=run, args=arguments)
+    child = SERVER.Process(target=run, args=arguments)
     child.start()
     try:
         yield child

@@ -1,0 +1,174 @@
+"""The demo's fleet: this machine, an agent on it, and one that cheats, each verified."""
+
+import contextlib
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+
+from windrow import WindrowError
+from windrow.engine.fleet.inventory import Fleet
+from windrow.pipelines.commands.node_table import PROOFS, WRONG, print_nodes
+from windrow.pipelines.demo.network import CHECKPOINT
+from windrow.resources.lake import Lake
+from windrow.resources.settings import Settings
+from windrow.resources.wallet import DevelopmentWallet
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+NETWORKS = ("compute-subnet", "gonka")
+START_SECONDS = 60.0
+HONEST, CHEAT = "agent", "cheat"
+
+
+class DemoFleetFailed(WindrowError):
+    """An honest demo node was not verified, or the one that cheats was."""
+
+
+def verify_fleet(out: Console, settings: Settings, instance: "dg.DagsterInstance") -> None:
+    """Verify three nodes and show what came of them. Raises DemoFleetFailed.
+
+    Small sizes on processors stand for cards, and the rows say so. fleet.yaml is not looked at.
+    """
+    from windrow.assets.fleet.partitions import nodes
+    from windrow.pipelines.build import build
+    from windrow.pipelines.commands.node_verify import run_node
+    from windrow.resources.fleet.access import Work
+
+    home = settings.home / "demo-fleet"
+    settings = dataclasses.replace(settings, fleet=home / "fleet.yaml")
+    wallet = DevelopmentWallet(settings.wallet_uri)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_models())
+        agents = {
+            CHEAT: stack.enter_context(_cheating_agent(wallet.hotkey)),
+            HONEST: stack.enter_context(_honest_agent(wallet.hotkey, home)),
+        }
+        _declare(settings.fleet, agents)
+        definitions = build(settings)
+        fleet = (definitions.resources or {})["fleet"]
+        stack.callback(fleet.close)
+        fleet.work = Work(processor_bytes=16 << 20, processor_matrix=256, processor_prompts=4)
+        declared: Fleet = fleet.fleet()
+        instance.add_dynamic_partitions(nodes.name, [*declared.nodes])
+        for name in declared.nodes:
+            out.print(f"node {name}: facts, preflight, proofs …")
+            run_node(definitions, instance, name)
+        lake = Lake(settings.lake)
+        print_nodes(out, lake, declared, [*declared.nodes])
+        _hold_to_promise(lake, [*declared.nodes])
+
+
+def _hold_to_promise(lake: Lake, names: list[str]) -> None:
+    from windrow.assets.fleet.standings import standings
+
+    wrong = lake.query(WRONG, [names]).to_pylist()
+    caught = {row["node"] for row in wrong if row["stage"] in PROOFS}
+    unverified = [
+        name for name, found in standings(lake, names, time.time()).items()
+        if found.state != "verified"
+    ]  # fmt: skip
+    if caught != {CHEAT} or unverified:
+        raise DemoFleetFailed(
+            f"caught: {', '.join(sorted(caught)) or 'nobody'}; not verified: "
+            f"{', '.join(unverified) or 'nobody'}; windrow sql network_refusals says why"
+        )
+
+
+def _declare(path: Path, agents: dict[str, dict[str, Any]]) -> None:
+    here = {
+        "name": "here",
+        "transport": "local",
+        "networks": [*NETWORKS, "compute-horde"],
+        "models": [{"name": CHECKPOINT.name}],
+    }
+    others = [
+        {"name": name, "networks": [*NETWORKS], **entry} for name, entry in sorted(agents.items())
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"nodes": [here, *others]}, sort_keys=False))
+
+
+@contextlib.contextmanager
+def _models() -> Iterator[None]:
+    """This machine answers with the demo's own model."""
+    before = os.environ.get("WINDROW_NODE_MODELS")
+    os.environ["WINDROW_NODE_MODELS"] = str(CHECKPOINT.parent)
+    try:
+        yield
+    finally:
+        del os.environ["WINDROW_NODE_MODELS"]
+        if before is not None:
+            os.environ["WINDROW_NODE_MODELS"] = before
+
+
+@contextlib.contextmanager
+def _honest_agent(hotkey: str, home: Path) -> Iterator[dict[str, Any]]:
+    """`windrow agent` in a process of its own, as on another machine."""
+    program = "from windrow.pipelines.cli import main; main()"
+    command = [sys.executable, "-c", program, "agent", "--hotkey", hotkey, "--port", "0"]
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"WINDROW_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield _printed(process)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _printed(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """What the agent says that fleet.yaml needs. Raises DemoFleetFailed."""
+    lines: list[str] = []
+    for line in process.stdout or ():
+        if not line.strip():
+            break
+        lines.append(line)
+    entry = yaml.safe_load("".join(lines[1:])) if lines else None
+    if not isinstance(entry, dict):
+        raise DemoFleetFailed("windrow agent did not start; try it by hand")
+    return entry
+
+
+@contextlib.contextmanager
+def _cheating_agent(hotkey: str) -> Iterator[dict[str, Any]]:
+    """The real agent over a node that answers with what it prepared."""
+    import uvicorn
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from windrow.pipelines.demo.cheat import PreparedAnswers
+    from windrow.resources.fleet.agent_identity import public_half
+    from windrow.resources.fleet.agent_service import agent_app
+    from windrow.resources.fleet.nodes import LocalNode
+
+    key = Ed25519PrivateKey.generate()
+    node = PreparedAnswers(LocalNode(CHEAT))
+    app = agent_app(node, hotkey=hotkey, callers=[hotkey], key=key)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield {
+            "agent_port": listening.getsockname()[1],
+            "agent_hotkey": hotkey,
+            "agent_key": public_half(key),
+        }
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        node.close()
+        listening.close()
