@@ -138,7 +138,7 @@ class RemoteWorker:
                     return ask()
                 except (WorkerDied, WorkerHung, WrongWeights, MalformedFrame) as error:
                     failures.append(f"{type(error).__name__}: {error}")
-                    _log.warning("proof worker %s is replaced: %s", self._host.name, error)
+                    _log.warning("proof worker %s is replaced: %s", self._host.name, failures[-1])
                     self._placement = None
                     self._host.replace()
         raise ProofWorkerLost(

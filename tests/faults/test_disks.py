@@ -22,9 +22,8 @@ from windrow.resources.object_store import Bucket, ObjectInfo
 
 
 def test_disks_that_fail(tiny: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
-    meet(
-        ["full_spool", "full_lake", "full_bucket", "read_only_bucket"], tiny, undisturbed, tmp_path
-    )
+    faults = ["full_spool", "full_lake", "full_window_files", "full_locks"]
+    meet([*faults, "full_bucket", "read_only_bucket"], tiny, undisturbed, tmp_path)
 
 
 def test_a_disk_that_fails_under_the_cache(
@@ -103,6 +102,25 @@ def full_lake(disks: Disks) -> None:
     disks.free()
     assert home.spooled() == list(range(4))
     assert_completes(home, disks.undisturbed, groups=4)
+
+
+def full_window_files(disks: Disks) -> None:
+    home = disks.home("full window files", "lake/window_files", disks.small / "window_files")
+    disks.fill(leaving=8 * 1024)
+    refused = home.mine()
+    assert_refused(home, refused, "submission", "DiskFull", "window_files", "free space")
+    assert not home.window_file().exists()
+    disks.free()
+    assert_completes(home, disks.undisturbed)
+
+
+def full_locks(disks: Disks) -> None:
+    home = disks.home("full locks", "locks", disks.small / "locks")
+    disks.fill(leaving=0)
+    refused = home.mine()
+    assert_refused(home, refused, "window_stream", "DiskFull", "locks", "free space")
+    disks.free()
+    assert_completes(home, disks.undisturbed)
 
 
 def full_bucket(disks: Disks) -> None:

@@ -75,20 +75,20 @@ def test_workers_prove_what_the_run_itself_would(proved: pa.Table, undisturbed: 
 
 
 def test_a_worker_killed_in_the_middle_of_a_batch(
-    home: Home, workers: Path, proved: pa.Table
+    home: Home, workers: Path, proved: pa.Table, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = pids(workers)
     victim = before["cpu-0"]
 
-    def only_its_group_is_left() -> bool:
-        return len(home.spooled()) == UNDISTURBED_GROUPS - 1
+    def stand_still_and_die() -> None:
+        # The batch that it has or is given lasts until it is killed.
+        os.kill(victim, signal.SIGSTOP)
+        children.wait_until(lambda: len(home.spooled()) == UNDISTURBED_GROUPS - 1)
+        os.kill(victim, signal.SIGKILL)
 
-    # It stands still from the start, so the batch that it is given lasts until it is killed.
-    with (
-        stopped(victim),
-        disturbed(only_its_group_is_left, lambda: os.kill(victim, signal.SIGKILL)),
-    ):
+    with disturbed(lambda: len(home.spooled()) >= 1, stand_still_and_die):
         assert home.mine(UNDISTURBED_GROUPS).success
+    assert "WorkerDied" in caplog.text
     assert home.groups().equals(proved)
     assert home.faults() == []
     after = pids(workers)
