@@ -140,6 +140,23 @@ def verify(
 
 
 @app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="a checkpoint: model files and metadata.json")],
+    window: Annotated[
+        int | None, typer.Option(help="publish it as this window's; default: its metadata's")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="FULL alone, whatever is due")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="then delete what a publisher no longer keeps")
+    ] = False,
+) -> None:
+    """As a trainer: put a checkpoint into your bucket, FULL or DELTA as its place asks for."""
+    from windrow.pipelines.commands.publish import publish as put
+
+    put(out, folder, window, full=full, prune=prune)
+
+
+@app.command()
 def metrics(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 9108,
     host: Annotated[str, typer.Option(help="address to listen on; no login")] = "127.0.0.1",
