@@ -1,4 +1,4 @@
-"""`windrow metrics`: a Prometheus endpoint over the lake."""
+"""`windrow metrics`: a Prometheus endpoint over the lake and the parts that outlive runs."""
 
 import signal
 import threading
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from windrow.pipelines.live import open_wallet
 from windrow.resources.lake import Lake
+from windrow.resources.metrics_parts import PartsCollector
 from windrow.resources.metrics_server import LakeCollector, serve_metrics
 from windrow.resources.settings import Settings
 
@@ -21,6 +22,7 @@ def serve(out: Console, port: int, host: str) -> None:
     settings = Settings.read()
     registry = CollectorRegistry()
     registry.register(LakeCollector(Lake(settings.lake), open_wallet(settings).hotkey))
+    registry.register(PartsCollector(settings.home))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     server = serve_metrics(port, host, registry=registry)

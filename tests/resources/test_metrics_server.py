@@ -1,6 +1,8 @@
 """The Prometheus endpoint over a lake."""
 
+import os
 import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +12,13 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.lake_rows import rows_of
+from tests.support.proof_workers import no_worker_left, pids, stopped
+from windrow.resources.generation_process import ServerProcess
 from windrow.resources.lake import Lake
+from windrow.resources.metrics_parts import PartsCollector
 from windrow.resources.metrics_server import LakeCollector, PortTaken, serve_metrics
+from windrow.resources.proof_worker_frames import encode
+from windrow.resources.proof_worker_processes import ProcessHost, scrubbed
 
 WINDOW = 5_000_040
 HOTKEY = "5FqRrXd42xpzxyrFkKSkp6hoy2fJzMScekWFq9sc7wELMyes"
@@ -68,6 +75,35 @@ def test_a_scrape_shows_the_newest_window(scrape: str) -> None:
     faults = (("reason", "WrongRound"), ("stage", "beacon"))
     assert found["windrow_faults_last_day", faults] == 2
     assert found["windrow_requests_total", ()] == 3
+
+
+def test_what_outlives_runs_is_shown_while_it_lives(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    registry.register(PartsCollector(tmp_path))
+    metrics = serve_metrics(0, registry=registry)
+    url = f"http://127.0.0.1:{metrics.port}/metrics"
+    (tmp_path / "servers").mkdir()
+    server = ServerProcess("sglang-30000", tmp_path / "servers")
+    of_server = (("kind", "generation_server"), ("name", "sglang-30000"))
+    of_worker = (("kind", "proof_worker"), ("name", "cpu-0"))
+    with no_worker_left(tmp_path / "proof-workers") as folder:
+        host = ProcessHost(folder, "cpu-0", "cpu", scrubbed(os.environ, "", 1), 60.0)
+        host.ask(encode({"op": "hello"}), 60.0, threading.Event())
+        server.start(["sleep", "60"], {}, "of this test", ready=lambda: None, seconds=10.0)
+        try:
+            found = samples(url)
+            with stopped(pids(folder)["cpu-0"]):
+                hung = samples(url)
+        finally:
+            server.stop()
+        ended = samples(url)
+    metrics.stop()
+    assert found["windrow_part_up", of_server] == found["windrow_part_up", of_worker] == 1
+    assert found["windrow_part_resident_memory_bytes", of_worker] > 2**20
+    assert found["windrow_part_cpu_seconds", of_worker] > 0
+    assert found["windrow_proof_worker_reloads_in_place", (("name", "cpu-0"),)] == 0
+    assert hung["windrow_part_up", of_worker] == 0
+    assert ended.get(("windrow_part_up", of_server), 0) == 0
 
 
 def test_the_next_scrape_shows_what_came_since(scrape: str, lake: Lake) -> None:
