@@ -10,7 +10,7 @@ from windrow.pipelines.commands.printing import cell
 from windrow.resources.lake import Lake
 
 MINED = """
-SELECT s.window_start, s.hotkey, s.rollouts, s.mean_reward,
+SELECT s.window_start, s.groups, s.rollouts, s.mean_reward,
        r.tokens / nullif(r.seconds, 0) AS tokens_per_second, r.proof_seconds,
        u.margin_seconds, u.sha256
 FROM submissions s
@@ -36,20 +36,21 @@ ORDER BY uid
 def print_mined(out: Console, lake: Lake, first: int) -> None:
     """A line a window mined from `first` on."""
     table = _table("mined windows, from the lake")
-    for name in ("window", "rollouts", "reward", "tok/s", "proof s", "margin"):
+    for name in ("window", "groups", "rollouts", "reward", "tok/s", "proof s", "margin"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("file", overflow="fold", min_width=16)
-    table.add_column("sha256", no_wrap=True)
+    table.add_column("file", overflow="fold", min_width=15)
+    table.add_column("sha256", no_wrap=True, min_width=8)
     for row in lake.query(MINED, [first]).to_pylist():
-        hotkey, window = row["hotkey"], row["window_start"]
+        window = row["window_start"]
         table.add_row(
             str(window),
+            str(row["groups"]),
             str(row["rollouts"]),
             f"{row['mean_reward']:.3f}",
             "-" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.0f}",
             f"{row['proof_seconds']:.2f}",
             f"{row['margin_seconds']:.0f}",
-            f"{hotkey[:5]}…-window-{window}.parquet",
+            f"…{window}.parquet",
             row["sha256"][:8],
         )
     out.print(table)
