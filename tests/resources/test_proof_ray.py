@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from tests.support.processes import ENVIRONMENT
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.engine.forward import InvalidSequence
 from windrow.engine.proving import ModelProver
+from windrow.pipelines.live import inference
 from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint
 from windrow.resources.models import load_checkpoint
 from windrow.resources.proof_pool import ProofPool
 from windrow.resources.proof_worker_client import Limits
 from windrow.resources.proof_worker_frames import decode, encode
+from windrow.resources.settings import Settings
 
 pytestmark = pytest.mark.live
 OBJECT_STORE = 80 * 1024 * 1024
@@ -73,7 +76,7 @@ def processes(pool: ProofPool) -> list[int]:
 
 
 def test_two_nodes_prove_and_a_killed_one_is_made_up_for(
-    cluster: Any, checkpoint: VerifiedCheckpoint
+    cluster: Any, checkpoint: VerifiedCheckpoint, tmp_path: Path
 ) -> None:
     pool = ProofPool.ray(cluster.address, 2, "cpu", Limits(prove_seconds=120, load_seconds=300))
     assert_proved(pool, checkpoint)
@@ -87,7 +90,14 @@ def test_two_nodes_prove_and_a_killed_one_is_made_up_for(
     after = processes(pool)
     assert len(set(placed) & set(after)) == 1  # the other node's stayed
 
-    again = ProofPool.ray(cluster.address, 2, "cpu")
+    settings = {
+        "WINDROW_HOME": str(tmp_path),
+        "WINDROW_PROOF_RAY": cluster.address,
+        "WINDROW_PROOF_RAY_GPU": "no",
+        "WINDROW_PROOF_WORKERS": "2",
+    }
+    again = inference(Settings.read(settings))._proofs
+    assert again is not None
     assert_proved(again, checkpoint)
     assert processes(again) == after
 
