@@ -52,7 +52,8 @@ def facts(
             step.node, found, before=before, elsewhere=_elsewhere(step, found)
         )
         step.write("node_facts", [_row(found, offset)])
-        step.write("node_gpus", _gpu_rows(found))
+        if found.gpus:
+            step.write("node_gpus", _gpu_rows(found))
         step.write("nodes", [declared(step, drift_of(step.checks))])
         fleet.seen[step.run_id, step.node.name] = found
     return result(

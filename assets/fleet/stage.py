@@ -5,7 +5,7 @@ A node that is lost ends its own run: the step fails with the reason, which is a
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,9 +48,17 @@ class Stage:
     observed_at: float
     checks: list[NodeCheck] = field(default_factory=list)
     proofs: list[dict[str, Any]] = field(default_factory=list)
+    began: bool = False
+
+    def begin(self) -> None:
+        """Say that the step is at work; one that asks the node says it by itself."""
+        if not self.began:
+            self.began = True
+            self._store_states(())
 
     def ask(self, task: str, request: bytes, *, max_bytes: int, seconds: float = 0.0) -> Answer:
         """The node's answer. seconds: most it may take, that of the fleet's work if 0."""
+        self.begin()
         timeout = seconds or self.fleet.work.seconds
         access = self.fleet.access(self.node)
         return access.ask(task, request, timeout=timeout, max_bytes=max_bytes)
@@ -114,12 +122,15 @@ class Stage:
             "observed_at": self.observed_at,
         }
 
-    def store(self, states: Iterable[tuple[str, float, str, str]]) -> None:
-        """Store checks and proofs, then the states: what is done has its rows."""
+    def end(self, state: str, reason: str = "", detail: str = "") -> None:
+        """Store checks and proofs, then the state: what is done has its rows."""
         if self.checks:
             self.write("node_checks", (self._check_row(check) for check in self.checks))
         if self.proofs:
             self.write("attestations", self.proofs)
+        self._store_states([(state, time.time(), reason, detail)])
+
+    def _store_states(self, ended: Sequence[tuple[str, float, str, str]]) -> None:
         self.write(
             "node_states",
             (
@@ -131,7 +142,7 @@ class Stage:
                     "reason": reason,
                     "detail": detail,
                 }
-                for state, at, reason, detail in states
+                for state, at, reason, detail in (("started", self.observed_at, "", ""), *ended)
             ),
         )
 
@@ -149,7 +160,6 @@ def stage(
 
     What goes wrong becomes the state `failed`; a WindrowError is not retried by itself.
     """
-    began = time.time()
     with _named():
         step = Stage(
             context.asset_key.path[-1],
@@ -158,17 +168,15 @@ def stage(
             lake,
             context.run.run_id,
             window_start(chain.block()),
-            began,
+            time.time(),
         )
-        started = ("started", began, "", "")
-        step.store([started])
         try:
             with fleet.alone(step.node.name):
                 yield step
         except Exception as error:  # whatever it was, the node's history says so
-            step.store([started, ("failed", time.time(), _reason(error), str(error)[:2000])])
+            step.end("failed", _reason(error), str(error)[:2000])
             raise
-        step.store([started, ("done", time.time(), "", "")])
+        step.end("done")
 
 
 @contextmanager

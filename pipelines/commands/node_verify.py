@@ -66,9 +66,9 @@ def _run(name: str, stages: Sequence[str]) -> bool:
 def _loaded() -> "tuple[dg.Definitions, dg.DagsterInstance]":
     import dagster as dg
 
-    from windrow.pipelines.build import build
+    from windrow.pipelines.definitions import defs
 
-    return build(Settings.read()), dg.DagsterInstance.get()
+    return defs, dg.DagsterInstance.get()
 
 
 def run_node(
@@ -81,10 +81,12 @@ def run_node(
     """One run of some steps of a node; whether it came to its end."""
     import dagster as dg
 
+    whole = tuple(stages) == STAGES
     result = definitions.resolve_job_def("verify_node").execute_in_process(
         partition_key=name,
         instance=instance,
-        asset_selection=[dg.AssetKey(stage) for stage in stages],
+        # All of them is the job as it is; a selection would be made a job of its own, each time.
+        asset_selection=None if whole else [dg.AssetKey(stage) for stage in stages],
         run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
         tags={"node": name, "lane": "fleet"},
         raise_on_error=False,

@@ -38,7 +38,8 @@ class AgentNode:
         self._key = key
         self._wallet = wallet
         # trust_env: a proxy of this machine's environment is nobody the node was asked through.
-        self._client = httpx.Client(trust_env=False, follow_redirects=False)
+        # verify: there is no TLS, the answers are signed; reading the system's CAs takes 25 ms.
+        self._client = httpx.Client(trust_env=False, follow_redirects=False, verify=False)  # noqa: S501
 
     def ask(self, task: str, request: bytes, *, timeout: float, max_bytes: int) -> Answer:
         """See NodeAccess. Raises ForgedAnswer for an answer the agent's key did not sign."""

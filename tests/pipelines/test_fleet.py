@@ -1,0 +1,119 @@
+"""The fleet in Dagster: partitions, one whole verification, the sensor."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from tests.support.fleet import WORKING, FleetHome, Machine, served
+from windrow.assets.fleet.partitions import nodes
+from windrow.engine.fleet.inventory import InvalidFleet
+from windrow.engine.fleet.stages import LOOK, STAGES
+from windrow.pipelines.fleet_sensor import stale_nodes, whats_due
+from windrow.resources.lake_schema import DATASETS
+
+LOCAL = "nodes:\n  - {name: here, transport: local}\n"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetHome]:
+    """A home whose node `n` was verified for two networks."""
+    made = FleetHome.make(tmp_path_factory.mktemp("fleet"))
+    with served(made.agent(Machine())) as port:
+        made.declare({"n": port}, WORKING)
+        assert made.verify()
+        yield made
+    made.fleet.close()
+
+
+def rows(home: FleetHome, sql: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = home.lake.query(sql).to_pylist()
+    return found
+
+
+def test_every_step_leaves_its_rows(home: FleetHome) -> None:
+    states = rows(home, "SELECT stage, list_sort(list(state)) AS s FROM node_states GROUP BY stage")
+    assert {row["stage"]: row["s"] for row in states} == {s: ["done", "started"] for s in STAGES}
+    proofs = rows(home, "SELECT kind, passed, seconds, replay FROM attestations")
+    assert {row["kind"] for row in proofs} == set(STAGES[3:7])
+    assert all(row["passed"] and row["seconds"] > 0 for row in proofs)
+    assert all(json.loads(row["replay"]) for row in proofs)
+    (facts,) = rows(home, "SELECT gpu_count, clock_offset_seconds FROM node_facts")
+    assert facts["gpu_count"] == 0
+    assert abs(facts["clock_offset_seconds"]) < 5
+
+
+def test_what_does_not_concern_a_node_is_a_row(home: FleetHome) -> None:
+    skipped = [row for row in home.checks() if row["stage"] == "llm_job"]
+    (row,) = skipped
+    assert (row["network_verdict"], row["windrow_verdict"]) == (None, None)
+    assert "does not declare n for compute-horde" in row["reason"]
+
+
+def test_work_on_a_processor_says_so(home: FleetHome) -> None:
+    said = {row["stage"] for row in home.checks() if row["check"] == "device"}
+    assert said == set(STAGES[3:7])
+
+
+def test_a_verified_node_is_not_due_and_then_looked_at(home: FleetHome) -> None:
+    declared = home.fleet.fleet()
+    now = time.time()
+    assert whats_due(declared, home.lake, now) == []
+    ((name, what),) = whats_due(declared, home.lake, now + 3600)
+    assert (name, what.stages) == ("n", LOOK)
+
+
+def test_another_driver_makes_a_node_due(home: FleetHome) -> None:
+    now = time.time()
+    row = dict.fromkeys(DATASETS["node_facts"].columns) | {
+        "window_start": 30, "node": "n", "observed_at": now + 1, "driver": "600",
+    }  # fmt: skip
+    table = DATASETS["node_facts"].table([row])
+    home.lake.write("node_facts", 30, "n.later", table)
+    ((_, what),) = whats_due(home.fleet.fleet(), home.lake, now + 2)
+    assert (what.reason, what.stages) == ("other driver", STAGES)
+
+
+def test_the_sensor_follows_the_inventory(tmp_path: Path) -> None:
+    home = FleetHome.make(tmp_path)
+    home.settings.fleet.write_text(LOCAL)
+    home.instance.add_dynamic_partitions("nodes", ["gone"])
+
+    def tick() -> Any:
+        context = dg.build_sensor_context(instance=home.instance)
+        return stale_nodes(context, fleet=home.fleet, lake=home.lake)
+
+    found = tick()
+    (request,) = found.run_requests
+    assert request.partition_key == "here"
+    assert request.asset_selection is None
+    assert request.tags["node"] == "here"
+    added, deleted = found.dynamic_partitions_requests
+    assert (added.partition_keys, deleted.partition_keys) == (["here"], ["gone"])
+    assert tick().run_requests[0].run_key == request.run_key
+    home.settings.fleet.write_text(LOCAL + LOCAL.partition("\n")[2])
+    with pytest.raises(InvalidFleet):
+        tick()
+
+
+def test_a_declared_node_is_a_partition_on_an_empty_instance(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fleet.yaml").write_text(LOCAL)
+    monkeypatch.setenv("WINDROW_FLEET", str(tmp_path / "fleet.yaml"))
+    for key in ("there", "HERE", "../here", ""):
+        assert not nodes.has_partition_key(key, dynamic_partitions_store=instance)
+    assert instance.get_dynamic_partitions("nodes") == []
+    assert nodes.has_partition_key("here", dynamic_partitions_store=instance)
+    assert instance.get_dynamic_partitions("nodes") == ["here"]
+
+
+def test_a_run_carries_its_node_as_a_tag(home: FleetHome) -> None:
+    runs = home.instance.get_runs()
+    assert runs
+    assert {run.tags["node"] for run in runs} == {"n"}
+    assert {run.tags["lane"] for run in runs} == {"fleet"}
