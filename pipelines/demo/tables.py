@@ -38,7 +38,7 @@ def print_mined(out: Console, lake: Lake, first: int) -> None:
     table = _table("mined windows, from the lake")
     for name in ("window", "groups", "rollouts", "reward", "tok/s", "proof s", "margin"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("file", overflow="fold", min_width=15)
+    table.add_column("file", overflow="fold", min_width=16)
     table.add_column("sha256", no_wrap=True, min_width=8)
     for row in lake.query(MINED, [first]).to_pylist():
         window = row["window_start"]
@@ -100,6 +100,4 @@ def _miner(hotkey: str, names: Mapping[str, str]) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
