@@ -170,7 +170,7 @@ def test_told_to_stop_while_proofs_are_at_work(home: Home, workers: Path, proved
     assert_completes(home, proved, UNDISTURBED_GROUPS)
 
 
-@pytest.mark.parametrize("made", ["checkpoints", "rollouts"])
+@pytest.mark.parametrize("made", ["rollouts", "submissions"])
 def test_told_to_stop_between_two_stages(home: Home, proved: pa.Table, made: str) -> None:
     with commanded(home) as run:
         children.wait_until(lambda: home.resource("lake").exists(made, WINDOW))
