@@ -9,6 +9,8 @@ from windrow.pipelines.live import open_chain, open_wallet
 from windrow.resources.lake import Lake
 from windrow.resources.settings import Settings
 
+DAY = 86_400.0
+"""Seconds; windows mined afterwards are late by days."""
 NEWEST = """
 SELECT coalesce(r.window_start, f.window_start) AS window_start, s.groups, s.mean_reward,
        r.stopped_by, u.on_time, u.margin_seconds, f.faults, f.last_fault
@@ -54,4 +56,5 @@ def show(out: Console) -> None:
 def _upload(on_time: bool | None, margin: float | None) -> str:
     if margin is None:
         return "none"
-    return f"{abs(margin):.0f} s {'early' if on_time else 'late'}"
+    apart = f"{abs(margin):.0f} s" if abs(margin) < DAY else f"{abs(margin) / DAY:.0f} d"
+    return f"{apart} {'early' if on_time else 'late'}"

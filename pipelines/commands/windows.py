@@ -40,10 +40,12 @@ def register(out: Console, first: str, last: str) -> None:
         for start in range(0, len(new), KEYS_PER_STATEMENT):
             instance.add_dynamic_partitions(windows.name, new[start : start + KEYS_PER_STATEMENT])
     out.print(
-        f"{len(keys)} windows are registered, {len(new)} of them new. To mine or prove them, "
-        "while `dagster dev` or the daemon runs:\n"
-        f"  dagster job backfill -w workspace.yaml -j prove_window "
-        f"--from {keys[0]} --to {keys[-1]} --noprompt",
+        f"{len(keys)} windows are registered, {len(new)} of them new. To mine them, while "
+        "`dagster dev` or the daemon runs:\n"
+        f"  dagster job backfill -w workspace.yaml -j mine_window "
+        f"--from {keys[0]} --to {keys[-1]} --noprompt\n"
+        "For windows that have been mined, prove_window proves again and validate_window scores "
+        "again.",
         soft_wrap=True,
         highlight=False,
     )

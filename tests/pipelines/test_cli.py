@@ -135,7 +135,7 @@ def test_a_mistake_is_one_message_and_status_2(
 def test_windows_registers_a_range_in_any_order(instance_on_disk: dg.DagsterInstance) -> None:
     printed = windrow("windows", "5000100", "5000160")
     assert "3 windows are registered, 3 of them new" in printed
-    assert "--from 5000100 --to 5000160" in printed
+    assert "-j mine_window --from 5000100 --to 5000160" in printed
     assert "5 windows are registered, 2 of them new" in windrow("windows", "5000040", "5000160")
     assert len(instance_on_disk.get_dynamic_partitions("windows")) == 5
 
