@@ -1,6 +1,7 @@
 """Full disks and a read-only bucket: the groups stay, nothing half done shows, a re-run completes.
 
-One process meets most of them, because starting one costs more than its windows.
+One process meets them all, because starting one costs more than its windows. The full cache comes
+last: weights in use take up their room on a disk even when they are deleted.
 """
 
 import shutil
@@ -20,31 +21,30 @@ from tests.support.disks import run_on_failing_disks
 from tests.support.embedded import WINDOW
 from windrow.resources.object_store import Bucket, ObjectInfo
 
+FAULTS = (
+    "full_spool",
+    "full_lake",
+    "full_window_files",
+    "full_locks",
+    "full_bucket",
+    "read_only_bucket",
+    "full_cache",
+)
+
 
 def test_disks_that_fail(tiny: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
-    faults = ["full_spool", "full_lake", "full_window_files", "full_locks"]
-    meet([*faults, "full_bucket", "read_only_bucket"], tiny, undisturbed, tmp_path)
-
-
-def test_a_disk_that_fails_under_the_cache(
-    tiny: Path, undisturbed: pa.Table, tmp_path: Path
-) -> None:
-    """On its own: weights in use take up their room on a disk even when they are deleted."""
-    meet(["full_cache"], tiny, undisturbed, tmp_path)
-
-
-def meet(faults: list[str], tiny: Path, undisturbed: pa.Table, folder: Path) -> None:
-    """Run faults of this module, by name, in a process with failing disks."""
-    pq.write_table(undisturbed, folder / "undisturbed.parquet")
+    """The faults of this module, by name, in a process with failing disks."""
+    pq.write_table(undisturbed, tmp_path / "undisturbed.parquet")
     run_on_failing_disks(
         f"""
 from tests.faults import test_disks
-disks = test_disks.Disks(Path({str(folder)!r}), Path({str(tiny)!r}), small, read_only)
-for fault in {faults!r}:
+disks = test_disks.Disks(Path({str(tmp_path)!r}), Path({str(tiny)!r}), small, read_only)
+for fault in test_disks.FAULTS:
     getattr(test_disks, fault)(disks)
+    disks.empty()
 """,
-        small=folder / "small",
-        read_only=folder / "read_only",
+        small=tmp_path / "small",
+        read_only=tmp_path / "read_only",
     )
 
 
@@ -62,6 +62,11 @@ class Disks:
         target.mkdir(exist_ok=True)
         (path / linked).symlink_to(target)
         return Home.make(path, self.tiny)
+
+    def empty(self) -> None:
+        """Make the small disk as it was."""
+        for path in self.small.iterdir():
+            shutil.rmtree(path)
 
     def fill(self, leaving: int) -> None:
         """Fill the small disk up to some bytes."""
