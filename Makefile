@@ -34,8 +34,8 @@ ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
 test: check  ## lint, types, import rule and every test
 	$(BIN)/pytest -m 'not live'
 
-test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3, Ray
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
+test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3, PostgreSQL, Ray
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres,ray]'
 	tests/live/packages.sh
 	PYTHON=$(PYTHON) tests/live/sglang_env.sh $(CURDIR)/.windrow/sglang-venv
 	$(BIN)/pytest -m live -rs

@@ -165,6 +165,9 @@ def test_state_can_be_in_postgres(
     radosgw: str, logs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("dagster_postgres")
+    # Debian keeps the server's programs off the path.
+    found = [os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    monkeypatch.setenv("PATH", os.pathsep.join(found))
     if not (shutil.which("postgres") and shutil.which("initdb")):
         pytest.skip("not installed: postgres, initdb")
     with postgres(tmp_path / "pg") as port:
