@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from windrow.assets.fleet.partitions import nodes
-from windrow.assets.fleet.standings import last_mishap, machines, standings
-from windrow.engine.fleet.inventory import Fleet
-from windrow.engine.fleet.stages import STAGES, Due, Machine, due
+from windrow.assets.fleet.standings import declarations, last_mishap, machines, standings
+from windrow.engine.fleet.inventory import Fleet, Node
+from windrow.engine.fleet.stages import STAGES, Due, Machine, concerned, due
 from windrow.pipelines.jobs import verify_node
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.lake import Lake
@@ -34,7 +34,9 @@ def stale_nodes(
     """
     declared = fleet.fleet()
     known = set(context.instance.get_dynamic_partitions(nodes.name))
-    requests = [request(name, what) for name, what in whats_due(declared, lake, time.time())]
+    requests = [
+        request(declared.nodes[name], what) for name, what in whats_due(declared, lake, time.time())
+    ]
     new, gone = declared.nodes.keys() - known, known - declared.nodes.keys()
     if not (requests or new or gone):
         return dg.SkipReason(f"{len(declared.nodes)} nodes, none of them due")
@@ -53,25 +55,33 @@ def whats_due(declared: Fleet, lake: Lake, now: float) -> list[tuple[str, Due]]:
     names = declared.nodes.keys()
     seen = machines(lake, names, now)
     mishap = last_mishap(lake)
+    then = declarations(lake, names)
     found = []
     for name, standing in standings(lake, names, now).items():
         node = declared.nodes[name]
         mines = node.transport == "local" and "grail" in node.networks
         verified, newest = _then_and_now(seen, name, standing.since)
-        what = due(standing, verified, newest, mishap if mines else 0.0, now)
+        what = due(
+            standing,
+            verified,
+            newest,
+            mishap if mines else 0.0,
+            now,
+            declared_anew=then.get(name) != node.model_dump_json(),
+        )
         if what is not None:
             found.append((name, what))
     return sorted(found, key=lambda pair: pair[1].reason != "new")
 
 
-def request(name: str, what: Due) -> dg.RunRequest:
-    """The run of a node that is due."""
-    selected = None if what.stages == STAGES else [dg.AssetKey(stage) for stage in what.stages]
+def request(node: Node, what: Due) -> dg.RunRequest:
+    """The run of a node that is due: the steps that concern it."""
+    stages = concerned(what.stages, node.networks)
     return dg.RunRequest(
-        f"verify:{name}:{what.reason}:{what.marker}",
-        partition_key=name,
-        asset_selection=selected,
-        tags={"node": name, "reason": what.reason[:63]},
+        f"verify:{node.name}:{what.reason}:{what.marker}",
+        partition_key=node.name,
+        asset_selection=None if stages == STAGES else [dg.AssetKey(stage) for stage in stages],
+        tags={"node": node.name, "reason": what.reason[:63]},
     )
 
 

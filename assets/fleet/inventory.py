@@ -6,6 +6,7 @@ import dagster as dg
 
 from windrow.assets.fleet.partitions import nodes
 from windrow.assets.fleet.stage import Stage, stage
+from windrow.engine.fleet.stages import STAGES, concerned
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.lake import Lake
@@ -18,10 +19,15 @@ def inventory(
     lake: dg.ResourceParam[Lake],
     chain: dg.ResourceParam[Chain],
 ) -> dg.MaterializeResult:
-    """The declaration of a node, kept as it was; every verification begins here."""
+    """The declaration of a node, kept as it was; every verification begins here.
+
+    Steps that do not concern the node get their row here, and need not be run for it.
+    """
     with stage(context, fleet, lake, chain) as step:
         row = declared(step, None)
         step.write("nodes", [row])
+        for other in sorted(set(STAGES) - set(concerned(STAGES, step.node.networks))):
+            step.leave_out(other)
     shown = {name: str(value) for name, value in row.items() if value not in (None, [], "")}
     return dg.MaterializeResult(
         metadata={

@@ -17,6 +17,7 @@ from windrow import WindrowError
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.facts import Facts, parse_facts
 from windrow.engine.fleet.inventory import Node
+from windrow.engine.fleet.stages import NETWORK_OF
 from windrow.networks.grail.windows import window_start
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
@@ -48,6 +49,7 @@ class Stage:
     observed_at: float
     checks: list[NodeCheck] = field(default_factory=list)
     proofs: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     began: bool = False
 
     def begin(self) -> None:
@@ -77,8 +79,16 @@ class Stage:
         """Whether the node is declared for a network; a row says so where it is not."""
         if network in self.node.networks:
             return True
-        self.skip(network, f"fleet.yaml does not declare {self.node.name} for {network}")
+        self.checks.append(self._not_declared(self.name, network))
         return False
+
+    def leave_out(self, stage: str) -> None:
+        """A row and a state for a step that does not concern the node, and is not begun for it."""
+        self.left_out.append(stage)
+
+    def _not_declared(self, stage: str, network: str) -> NodeCheck:
+        why = f"skipped: fleet.yaml does not declare {self.node.name} for {network}"
+        return NodeCheck(stage, network, None, None, reason=why)
 
     def skip(self, network: str, why: str, remedy: str = "") -> None:
         """A row that says why this step has no verdict."""
@@ -124,31 +134,41 @@ class Stage:
 
     def end(self, state: str, reason: str = "", detail: str = "") -> None:
         """Store checks and proofs, then the state: what is done has its rows."""
-        if self.checks:
-            self.write("node_checks", (self._check_row(check) for check in self.checks))
+        rows = [self._check_row(check, self.name) for check in self.checks]
+        rows += [
+            self._check_row(self._not_declared(stage, NETWORK_OF[stage]), stage)
+            for stage in self.left_out
+        ]
+        if rows:
+            self.write("node_checks", rows)
         if self.proofs:
             self.write("attestations", self.proofs)
-        self._store_states([(state, time.time(), reason, detail)])
+        now = time.time()
+        left_out = [(stage, "done", now, "", "") for stage in self.left_out]
+        self._store_states([(self.name, state, now, reason, detail), *left_out])
 
-    def _store_states(self, ended: Sequence[tuple[str, float, str, str]]) -> None:
+    def _store_states(self, ended: Sequence[tuple[str, str, float, str, str]]) -> None:
         self.write(
             "node_states",
             (
                 {
                     "run_id": self.run_id,
-                    "stage": self.name,
+                    "stage": stage,
                     "state": state,
                     "observed_at": at,
                     "reason": reason,
                     "detail": detail,
                 }
-                for state, at, reason, detail in (("started", self.observed_at, "", ""), *ended)
+                for stage, state, at, reason, detail in (
+                    (self.name, "started", self.observed_at, "", ""),
+                    *ended,
+                )
             ),
         )
 
-    def _check_row(self, check: NodeCheck) -> dict[str, object]:
+    def _check_row(self, check: NodeCheck, stage: str) -> dict[str, object]:
         fields = {name: value for name, value in vars(check).items() if name != "gpu"}
-        mine = {"run_id": self.run_id, "stage": self.name, "gpu_uuid": check.gpu}
+        mine = {"run_id": self.run_id, "stage": stage, "gpu_uuid": check.gpu}
         return fields | mine
 
 

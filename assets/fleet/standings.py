@@ -23,6 +23,10 @@ MISHAPS = """
 SELECT max(recorded_at) AS at FROM faults
 WHERE rollout_group IS NULL AND stage IN ('window_stream', 'generation', 'proof')
 """
+DECLARED = """
+SELECT node, arg_max(declared, observed_at) AS declared FROM nodes
+WHERE list_contains(?, node) GROUP BY node
+"""
 HISTORY_SECONDS = 7 * 24 * 3600.0
 
 
@@ -47,3 +51,9 @@ def last_mishap(lake: Lake) -> float:
     """When a scoring window last failed on this machine, unix seconds; 0 for never."""
     (row,) = lake.query(MISHAPS).to_pylist()
     return row["at"] or 0.0
+
+
+def declarations(lake: Lake, names: Collection[str]) -> dict[str, str]:
+    """How these nodes were declared when they were last looked at, JSON by name."""
+    rows = lake.query(DECLARED, [sorted(names)]).to_pylist()
+    return {row["node"]: row["declared"] for row in rows}

@@ -4,7 +4,7 @@ Everything is worked out from rows of the lake, so whoever asks gets the same an
 command line, or a run that goes on where another stopped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,14 @@ STAGES: Final = (
 LOOK: Final = ("facts", "preflight")
 """What is asked between verifications: cheap, and enough to see that a machine changed."""
 
+NETWORK_OF: Final = {
+    "hash_challenge": "compute-subnet",
+    "gemm_proof": "compute-subnet",
+    "proof_of_compute": "gonka",
+    "llm_job": "compute-horde",
+}
+"""Steps that only the nodes of one network are asked for."""
+
 VERIFIED_SECONDS: Final = 6 * 3600.0
 LOOK_SECONDS: Final = 1800.0
 RESUME_SECONDS: Final = 3600.0
@@ -31,6 +39,11 @@ LOST_SECONDS: Final = 1800.0
 """A step that began so long ago and never ended has died with its run."""
 RETRY_SECONDS: Final = 300.0
 MOST_RETRY_SECONDS: Final = VERIFIED_SECONDS
+
+
+def concerned(stages: Sequence[str], networks: Collection[str]) -> tuple[str, ...]:
+    """Those of the steps that a node of these networks is asked for."""
+    return tuple(s for s in stages if s not in NETWORK_OF or NETWORK_OF[s] in networks)
 
 
 @dataclass(frozen=True)
@@ -107,12 +120,12 @@ def _still_to_make(remaining: tuple[str, ...], begun: float, now: float) -> tupl
 
 
 def _failures(ordered: Sequence[State]) -> int:
-    """Failed steps since the last that ended a verification well."""
+    """Failed steps since the node last proved itself."""
     count = 0
     for row in reversed(ordered):
         if row.state == "failed":
             count += 1
-        elif (row.stage, row.state) == (STAGES[-1], "done"):
+        elif (row.stage, row.state) == ("attestation", "done"):
             break
     return count
 
@@ -136,12 +149,19 @@ class Due:
 
 
 def due(
-    node: Standing, verified: Machine | None, seen: Machine | None, mishap: float, now: float
+    node: Standing,
+    verified: Machine | None,
+    seen: Machine | None,
+    mishap: float,
+    now: float,
+    *,
+    declared_anew: bool = False,
 ) -> Due | None:
     """What a node is due for, if anything.
 
-    verified: the machine its newest attestation was held to; seen: as it was last seen. mishap:
-    when a scoring window last failed on it, 0 for never.
+    declared_anew: whether its declaration is another one than when it was verified. verified: the
+    machine its newest attestation was held to; seen: as it was last seen. mishap: when a scoring
+    window last failed on it, 0 for never.
     """
     match node.state:
         case "new":
@@ -153,6 +173,8 @@ def due(
             if now - node.since < wait:
                 return None
             return Due(f"again after {node.reason}", f"{node.since:.0f}", node.remaining)
+    if declared_anew:
+        return Due("other declaration", f"{node.since:.0f}", STAGES)
     if verified and seen and seen.at > verified.at:
         if set(seen.uuids) != set(verified.uuids):
             return Due("other GPUs", f"{seen.at:.0f}", STAGES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from windrow.engine.fleet.stages import STAGES
+from windrow.engine.fleet.stages import STAGES, concerned
 from windrow.pipelines.commands.node_table import print_nodes
 from windrow.resources.fleet.inventory_file import FleetFile
 from windrow.resources.lake import Lake
@@ -39,7 +39,10 @@ def verify_nodes(out: Console, names: Sequence[str], *, whole: bool, at_once: in
         return LOST
     before = standings(lake, chosen, time.time())
     todo = {
-        name: STAGES if whole or before[name].state == "verified" else before[name].remaining
+        name: concerned(
+            STAGES if whole or before[name].state == "verified" else before[name].remaining,
+            declared.nodes[name].networks,
+        )
         for name in chosen
     }
     done = _run_all(todo, at_once)
@@ -79,16 +82,21 @@ def run_node(
     log_level: str = "CRITICAL",
 ) -> bool:
     """One run of some steps of a node; whether it came to its end."""
-    import dagster as dg
-
-    whole = tuple(stages) == STAGES
-    result = definitions.resolve_job_def("verify_node").execute_in_process(
+    result = _of(definitions.resolve_job_def("verify_node"), tuple(stages)).execute_in_process(
         partition_key=name,
         instance=instance,
-        # All of them is the job as it is; a selection would be made a job of its own, each time.
-        asset_selection=None if whole else [dg.AssetKey(stage) for stage in stages],
         run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
         tags={"node": name, "lane": "fleet"},
         raise_on_error=False,
     )
     return result.success
+
+
+@cache
+def _of(job: "dg.JobDefinition", stages: tuple[str, ...]) -> "dg.JobDefinition":
+    """The job of these steps, made once: Dagster would make it again for every run."""
+    import dagster as dg
+
+    if stages == STAGES:
+        return job
+    return job.get_subset(asset_selection={dg.AssetKey(stage) for stage in stages})

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from windrow import WindrowError
 from windrow.engine.fleet.inventory import Fleet
+from windrow.engine.fleet.stages import STAGES, concerned
 from windrow.pipelines.commands.node_table import PROOFS, WRONG, print_nodes
 from windrow.pipelines.demo.network import CHECKPOINT
 from windrow.resources.lake import Lake
@@ -61,9 +62,9 @@ def verify_fleet(out: Console, settings: Settings, instance: "dg.DagsterInstance
         fleet.work = Work(processor_bytes=16 << 20, processor_matrix=256, processor_prompts=4)
         declared: Fleet = fleet.fleet()
         instance.add_dynamic_partitions(nodes.name, [*declared.nodes])
-        for name in declared.nodes:
+        for name, node in declared.nodes.items():
             out.print(f"node {name}: facts, preflight, proofs …")
-            run_node(definitions, instance, name)
+            run_node(definitions, instance, name, concerned(STAGES, node.networks))
         lake = Lake(settings.lake)
         print_nodes(out, lake, declared, [*declared.nodes])
         _hold_to_promise(lake, [*declared.nodes])

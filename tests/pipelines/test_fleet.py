@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.fleet import WORKING, FleetHome, Machine, served
 from windrow.assets.fleet.partitions import nodes
-from windrow.engine.fleet.inventory import InvalidFleet
-from windrow.engine.fleet.stages import LOOK, STAGES
+from windrow.engine.fleet.inventory import Fleet, InvalidFleet, WireGuard
+from windrow.engine.fleet.stages import LOOK, STAGES, concerned
 from windrow.pipelines.fleet_sensor import stale_nodes, whats_due
 from windrow.resources.lake_schema import DATASETS
 
@@ -37,7 +37,10 @@ def rows(home: FleetHome, sql: str) -> list[dict[str, Any]]:
 
 def test_every_step_leaves_its_rows(home: FleetHome) -> None:
     states = rows(home, "SELECT stage, list_sort(list(state)) AS s FROM node_states GROUP BY stage")
-    assert {row["stage"]: row["s"] for row in states} == {s: ["done", "started"] for s in STAGES}
+    ended = {row["stage"]: row["s"] for row in states}
+    # A step that does not concern the node is done with the inventory, and again by itself.
+    assert ended.pop("llm_job") == ["done", "done", "started"]
+    assert ended == {stage: ["done", "started"] for stage in STAGES[:7]}
     proofs = rows(home, "SELECT kind, passed, seconds, replay FROM attestations")
     assert {row["kind"] for row in proofs} == set(STAGES[3:7])
     assert all(row["passed"] and row["seconds"] > 0 for row in proofs)
@@ -49,9 +52,10 @@ def test_every_step_leaves_its_rows(home: FleetHome) -> None:
 
 def test_what_does_not_concern_a_node_is_a_row(home: FleetHome) -> None:
     skipped = [row for row in home.checks() if row["stage"] == "llm_job"]
-    (row,) = skipped
-    assert (row["network_verdict"], row["windrow_verdict"]) == (None, None)
-    assert "does not declare n for compute-horde" in row["reason"]
+    assert len(skipped) == 2
+    for row in skipped:
+        assert (row["network_verdict"], row["windrow_verdict"]) == (None, None)
+        assert "does not declare n for compute-horde" in row["reason"]
 
 
 def test_work_on_a_processor_says_so(home: FleetHome) -> None:
@@ -65,6 +69,24 @@ def test_a_verified_node_is_not_due_and_then_looked_at(home: FleetHome) -> None:
     assert whats_due(declared, home.lake, now) == []
     ((name, what),) = whats_due(declared, home.lake, now + 3600)
     assert (name, what.stages) == ("n", LOOK)
+
+
+def test_a_node_declared_anew_is_due(home: FleetHome) -> None:
+    node = home.fleet.node("n").model_copy(update={"hourly_cost": 9.0})
+    declared = Fleet({"n": node}, WireGuard())
+    ((_, what),) = whats_due(declared, home.lake, time.time())
+    assert what.reason == "other declaration"
+
+
+def test_a_run_of_what_concerns_a_node_verifies_it(tmp_path: Path) -> None:
+    home = FleetHome.make(tmp_path)
+    with served(home.agent(Machine())) as port:
+        home.declare({"n": port})
+        assert home.verify("n", concerned(STAGES, ()))
+    home.fleet.close()
+    assert home.standing().state == "verified"
+    skipped = {row["stage"] for row in home.checks() if row["reason"].startswith("skipped")}
+    assert skipped == set(STAGES[4:])
 
 
 def test_another_driver_makes_a_node_due(home: FleetHome) -> None:
@@ -90,7 +112,7 @@ def test_the_sensor_follows_the_inventory(tmp_path: Path) -> None:
     found = tick()
     (request,) = found.run_requests
     assert request.partition_key == "here"
-    assert request.asset_selection is None
+    assert request.asset_selection == [dg.AssetKey(stage) for stage in STAGES[:4]]
     assert request.tags["node"] == "here"
     added, deleted = found.dynamic_partitions_requests
     assert (added.partition_keys, deleted.partition_keys) == (["here"], ["gone"])

@@ -11,6 +11,7 @@ from windrow.engine.fleet.stages import (
     Machine,
     Standing,
     State,
+    concerned,
     due,
     standing,
 )
@@ -108,6 +109,19 @@ def test_between_verifications_a_node_is_looked_at() -> None:
     assert (what.reason, what.stages) == ("look", LOOK)
     seen = Machine(T + LOOK_SECONDS, None, ())
     assert due(verified(), None, seen, 0.0, T + LOOK_SECONDS + 1) is None
+
+
+def test_a_node_declared_anew_is_verified_anew() -> None:
+    what = due(verified(), None, None, 0.0, T + 5, declared_anew=True)
+    assert what is not None
+    assert (what.reason, what.stages) == ("other declaration", STAGES)
+
+
+def test_steps_of_other_networks_do_not_concern_a_node() -> None:
+    assert concerned(STAGES, ()) == STAGES[:4]
+    assert concerned(STAGES, ("gonka", "grail")) == (*STAGES[:4], "proof_of_compute")
+    assert concerned(STAGES[5:], ("compute-subnet",)) == ("gemm_proof",)
+    assert concerned(STAGES, ("compute-subnet", "gonka", "compute-horde")) == STAGES
 
 
 def test_the_same_reason_has_the_same_marker() -> None:
