@@ -46,11 +46,13 @@ def print_nodes(out: Console, lake: Lake, fleet: Fleet, names: Sequence[str]) ->
     table = Table(
         title="nodes", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
-    for column in ("node", "asked by", "GPUs", "state", "since"):
+    cards = any(fleet.nodes[name].gpu for name in names)
+    for column in ("node", *(["GPUs"] if cards else []), "state"):
         table.add_column(column, overflow="fold", max_width=16)
+    table.add_column("since", no_wrap=True)
     for column in ("proofs", "set-up"):
         table.add_column(column, no_wrap=True)
-    table.add_column("why", overflow="fold", min_width=24)
+    table.add_column("why", overflow="fold", min_width=20)
     for name in names:
         node, stands = fleet.nodes[name], found[name]
         mine = [row for row in wrong if row["node"] == name]
@@ -58,10 +60,11 @@ def print_nodes(out: Console, lake: Lake, fleet: Fleet, names: Sequence[str]) ->
         why = f"{stands.stage}: {stands.detail}" if stands.reason else ""
         why = why or "; ".join(f"{row['check']}: {row['reason']}" for row in (proofs or mine)[:2])
         state = f"failed ({stands.reason})" if stands.state == "failed" else stands.state
+        if state == "verified" and proofs:
+            state = "refused"
         table.add_row(
             name,
-            node.transport,
-            f"{node.gpu_count} {node.gpu}" if node.gpu else "-",
+            *([f"{node.gpu_count} {node.gpu}" if node.gpu else "-"] if cards else []),
             cell(state),
             _when(stands.since),
             _count(proofs, stands.state),

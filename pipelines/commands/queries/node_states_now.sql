@@ -1,6 +1,6 @@
 -- Where every node stands in its newest verification, one row a node.
 -- node: name of the node in fleet.yaml
--- state: verified, failed, or under way
+-- state: verified, refused (a proof is wrong), failed, or under way
 -- stage: the step it failed at or is at
 -- reason: short name of the reason it failed
 -- detail: what happened and what to do
@@ -32,13 +32,22 @@ last AS (
     FROM newest GROUP BY node
 ),
 checks AS (
-    SELECT node, network, network_verdict, windrow_verdict
+    SELECT node, stage, network, network_verdict, windrow_verdict
     FROM node_checks
     QUALIFY run_id = first_value(run_id) OVER (PARTITION BY node, stage ORDER BY observed_at DESC)
 )
 SELECT
     node,
-    CASE WHEN failed THEN 'failed' WHEN steps_done = 8 THEN 'verified' ELSE 'under way' END AS state,
+    CASE
+        WHEN failed THEN 'failed'
+        WHEN steps_done < 8 THEN 'under way'
+        WHEN EXISTS (
+            FROM checks c
+            WHERE c.node = last.node AND windrow_verdict IS FALSE
+                AND stage NOT IN ('facts', 'preflight')
+        ) THEN 'refused'
+        ELSE 'verified'
+    END AS state,
     CASE WHEN steps_done = 8 THEN NULL ELSE stage END AS stage,
     CASE WHEN failed THEN reason END AS reason,
     CASE WHEN failed THEN detail END AS detail,

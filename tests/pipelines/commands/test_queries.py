@@ -329,7 +329,7 @@ AT = 1700000000.0
 
 
 def fill_nodes(lake: Lake) -> None:
-    """`a` is verified after a failure; `b` was, and then failed; `c` never ended."""
+    """`a` came to its end after a failure, with a wrong proof; `b` was verified, and then failed; `c` never ended."""
     columns = "window_start node observed_at run_id stage state reason detail"
 
     def ended(node: str, at: float, stage: str, reason: str = "") -> list[tuple[Any, ...]]:
@@ -383,7 +383,7 @@ def at(seconds: float) -> datetime:
 def test_where_nodes_stand(lake: Lake) -> None:
     fill_nodes(lake)
     assert answer(lake, "node_states_now") == [
-        ("a", "verified", None, None, None, 8, at(25), 1, []),
+        ("a", "refused", None, None, None, 8, at(25), 1, []),
         ("b", "failed", "facts", "GpuLost", "why", 1, at(53), 0, ["gonka"]),
         ("c", "under way", "inventory", None, None, 0, at(60), 0, []),
     ]

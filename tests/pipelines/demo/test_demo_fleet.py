@@ -26,5 +26,5 @@ def test_the_cheat_is_caught_and_nobody_else(demonstrated: Demonstrated) -> None
 
 def test_it_is_shown(demonstrated: Demonstrated) -> None:
     table = demonstrated.printed.partition("node cheat: ")[2]
-    for word in ("here", "agent", "cheat", "verified", "wrong"):
+    for word in ("here", "agent", "cheat", "verified", "refused"):
         assert word in table, demonstrated.printed
