@@ -167,10 +167,14 @@ def proof_gpus(settings: Settings) -> tuple[int, ...]:
 
 
 def mining_gpus(settings: Settings) -> tuple[str, ...]:
-    """The GPUs of this machine that a window works on, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs of this machine that a window works on, as CUDA_VISIBLE_DEVICES names them.
+
+    Without any it is the processor, which two windows at once would only slow down.
+    """
     visible = visible_gpus()
     used = {*generation_gpus(settings), *proof_gpus(settings)}
-    return tuple(visible[index] for index in sorted(used) if index < len(visible))
+    gpus = tuple(visible[index] for index in sorted(used) if index < len(visible))
+    return gpus or ("processor",)
 
 
 def generation_gpus(settings: Settings) -> tuple[int, ...]:

@@ -1,7 +1,9 @@
-"""Turns on GPUs, between processes: mining and verification never work on one card together.
+"""Turns on GPUs, between processes: two windows, or mining and verification, never share a card.
 
-A lock a card, on a file below the home folder, gone with the process that holds it. Mining waits
-for a verification to end; a verification waits a little and then asks again another time.
+A lock a card, on a file below the home folder, gone with the process that holds it: unlike a slot
+of one of Dagster's pools, which a killed run keeps until a daemon takes it away. Mining waits for
+another window or a verification to end; a verification waits a little, and asks again another
+time.
 """
 
 import contextlib
@@ -16,8 +18,8 @@ from windrow.engine.fleet.gpu_facts import driver_and_gpus
 from windrow.resources.locks import file_lock
 
 LOOK_AGAIN: Final = 0.2
-MINING_WAITS: Final = 900.0
-"""Longer than any verification of a card takes."""
+MINING_WAITS: Final = 2 * 3600.0
+"""Longer than any verification of a card takes, or another window."""
 
 
 class GpuTaken(WindrowError):

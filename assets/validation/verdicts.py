@@ -45,7 +45,6 @@ class VerdictsConfig(dg.Config):
     group_name="validation",
     deps=["upload"],
     kinds={"torch"},
-    pool="validation",
     check_specs=[
         dg.AssetCheckSpec(
             "coverage",

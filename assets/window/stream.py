@@ -39,7 +39,6 @@ class StreamConfig(dg.Config):
     can_subset=True,
     partitions_def=windows,
     group_name="window",
-    pool="gpu",
     specs=[
         dg.AssetSpec("rollouts", deps=["beacon", "checkpoint"], skippable=True, kinds={"torch"}),
         dg.AssetSpec("proofs", deps=["rollouts"], skippable=True, kinds={"torch"}),

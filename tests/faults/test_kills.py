@@ -21,6 +21,8 @@ from tests.faults.runs import (
 from tests.support.embedded import WINDOW
 from tests.support.processes import ENVIRONMENT
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_killed_in_the_middle_of_generation(home: Home, tiny: Path, undisturbed: pa.Table) -> None:
     with children.started(home.path, tiny, UNDISTURBED_GROUPS) as child:
@@ -98,3 +100,28 @@ def test_told_to_stop(home: Home, undisturbed: pa.Table) -> None:
     assert home.uploaded() is None
     assert_nothing_partial(home.path)
     assert_completes(home, undisturbed, UNDISTURBED_GROUPS)
+
+
+def test_killed_on_the_command_line_and_run_again(tiny: Path, tmp_path: Path) -> None:
+    """On one lasting instance and without a daemon: nothing of the killed run is in the way."""
+    home = Home.make(tmp_path / "home", tiny)
+    instance = tmp_path / "dagster"
+    instance.mkdir()
+    (instance / "dagster.yaml").write_bytes((ROOT / "dagster.yaml").read_bytes())
+    command = [
+        *(sys.executable, "-m", "dagster", "asset", "materialize"),
+        *("-m", "windrow.pipelines.definitions", "--select", "*upload", "--partition", str(WINDOW)),
+    ]
+    given = {
+        "DAGSTER_HOME": str(instance),
+        "WINDROW_HOME": str(home.path),
+        "WINDROW_MAX_GROUPS": "4",
+    }
+    environment = ENVIRONMENT | given
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True) as run:
+        children.wait_until(lambda: len(home.spooled()) >= 1)
+        os.killpg(run.pid, signal.SIGKILL)
+    again = subprocess.run(command, cwd=tmp_path, env=environment, timeout=120, check=False)
+    assert again.returncode == 0
+    assert home.spooled() == [0, 1, 2, 3]
+    assert home.uploaded() is not None
