@@ -59,16 +59,20 @@ def test_everything_that_starts_runs_is_on_by_default(settings: Settings) -> Non
     assert set(schedules.values()) == {dg.DefaultScheduleStatus.RUNNING}
 
 
-def test_the_instance_queues_runs_and_frees_the_gpu_of_a_dead_one(
+def test_the_instance_queues_runs_and_notices_a_dead_one(
     instance_on_disk: dg.DagsterInstance,
 ) -> None:
     instance = instance_on_disk
     queue = instance.get_concurrency_config()
-    assert queue.pool_config.default_pool_limit == 1
     assert queue.run_queue_config is not None
     assert queue.run_queue_config.max_concurrent_runs == 4
     assert instance.run_monitoring_enabled
     assert instance.run_retries_enabled
+
+
+def test_no_asset_waits_for_a_pool_that_a_killed_run_may_hold(settings: Settings) -> None:
+    jobs = build(settings).get_repository_def().get_all_jobs()
+    assert not [node.name for job in jobs for node in job.graph.nodes if node.definition.pools]
 
 
 @pytest.mark.parametrize("key", ["5000041", "-30", "007", "5000040 ", "", "next"])
