@@ -28,7 +28,6 @@ def verify_nodes(out: Console, names: Sequence[str], *, whole: bool, at_once: in
 
     Raises UnknownNode and InvalidFleet, before anything is asked.
     """
-    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     from windrow.assets.fleet.standings import standings
 
     settings = Settings.read()
@@ -45,6 +44,7 @@ def verify_nodes(out: Console, names: Sequence[str], *, whole: bool, at_once: in
         )
         for name in chosen
     }
+    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     done = _run_all(todo, at_once)
     wrong = print_nodes(out, lake, declared, chosen)
     return LOST if not all(done) else WRONG if wrong else FINE

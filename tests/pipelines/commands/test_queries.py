@@ -329,7 +329,7 @@ AT = 1700000000.0
 
 
 def fill_nodes(lake: Lake) -> None:
-    """`a` came to its end after a failure, with a wrong proof; `b` was verified, and then failed; `c` never ended."""
+    """`a` ended after a failure, a proof wrong; `b` was verified, then failed; `c` never ended."""
     columns = "window_start node observed_at run_id stage state reason detail"
 
     def ended(node: str, at: float, stage: str, reason: str = "") -> list[tuple[Any, ...]]:
