@@ -37,8 +37,8 @@ def _address(looked: Looked) -> Iterator[NodeCheck]:
             network,
             None,
             None,
-            reason="not measured: no address is set under which nodes can call back",
-            remedy="set WINDROW_FLEET_CALLBACK to a URL of this machine that nodes can reach",
+            reason="not measured: nobody was asked which address the node comes from",
+            remedy="on the node, `curl -4 https://ifconfig.co` must print its public_address",
         )
         return
     same = looked.measured.callback_answer == address_token(address, looked.callback_salt, None)

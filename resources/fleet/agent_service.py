@@ -5,6 +5,7 @@ signature is good once, for half a minute. A large body, a stranger or a replay 
 header. Answers are signed by the agent's own key. One task runs at a time; another gets 429.
 """
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +24,8 @@ from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, TASKS
 from windrow.networks.chutes.signing import MINER_SECONDS, SIGNATURE, strict_problem
 from windrow.resources.fleet.agent_identity import answer_text
 from windrow.resources.fleet.nodes import NodeAccess, NodeError, TaskFailed
+
+_log = logging.getLogger(__name__)
 
 ANSWER_SIGNATURE: Final = "X-Windrow-Signature"
 MOST_SECONDS: Final = 3600.0
@@ -102,6 +105,9 @@ def agent_app(
             return refused(request, 422, error.reason, str(error))
         except NodeError as error:
             return refused(request, 500, type(error).__name__, str(error))
+        except Exception as error:  # noqa: BLE001 - unsigned, a defect of ours would look forged
+            _log.exception("%s failed", task)
+            return refused(request, 500, type(error).__name__, "a defect; the agent's log has it")
         finally:
             busy.release()
         return signed(request, 200, answer.body)
