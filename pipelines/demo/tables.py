@@ -35,7 +35,7 @@ ORDER BY uid
 
 def print_mined(out: Console, lake: Lake, first: int) -> None:
     """A line a window mined from `first` on."""
-    table = _table("mined windows, from the lake")
+    table = _table("mined windows, from the lake", gap=0)
     for name in ("window", "groups", "rollouts", "reward", "tok/s", "proof s", "margin"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("file", overflow="fold", min_width=16)
@@ -99,5 +99,8 @@ def _miner(hotkey: str, names: Mapping[str, str]) -> str:
     return names.get(hotkey, f"{hotkey[:5]}…")
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+def _table(title: str, gap: int = 1) -> Table:
+    """gap: blanks between columns, besides the one that is always there."""
+    return Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False
+    )
