@@ -1,7 +1,7 @@
 """ComputeHorde: classes, messages, logins, signed requests, flows of jobs, their answers."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -19,15 +19,10 @@ from windrow.networks.compute_horde import (
 from windrow.networks.compute_horde.messages import Timing, read_message
 from windrow.networks.compute_horde.signing import MalformedSignature, signed_by
 
-from .framework import Case, VectorFile, handles
+from .framework import Case, VectorFile, each, handles
 
 Row = dict[str, Any]
 REFUSED = "exception:"
-
-
-def each(file: VectorFile, check: Callable[[Row, Any], None]) -> Iterator[Case]:
-    for case in file.load_json()["cases"]:
-        yield Case(case["id"], partial(check, case["in"], case["out"]))
 
 
 def refused(out: object) -> bool:

@@ -21,16 +21,11 @@ from windrow.networks.compute_horde.receipt_pages import (
 )
 from windrow.networks.compute_horde.signing import MalformedSignature
 
-from .framework import Case, VectorFile, handles
+from .framework import Case, VectorFile, each, handles
 
 Row = dict[str, Any]
 REFUSED = "exception:"
 TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
-
-
-def each(file: VectorFile, check: Callable[[Row, Any], None]) -> Iterator[Case]:
-    for case in file.load_json()["cases"]:
-        yield Case(case["id"], partial(check, case["in"], case["out"]))
 
 
 def time(text: str) -> datetime:

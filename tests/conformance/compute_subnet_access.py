@@ -1,8 +1,7 @@
 """compute-subnet: who may call whom, machines and requests, shared state, logins."""
 
 import base64
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -11,14 +10,9 @@ from windrow.networks.compute_subnet import access, machines, shared_state
 from windrow.networks.compute_subnet.credentials import unwrap, wrap
 from windrow.networks.signatures import verify_signature
 
-from .framework import Case, VectorFile, handles
+from .framework import Case, VectorFile, each, handles
 
 Row = dict[str, Any]
-
-
-def each(file: VectorFile, check: Callable[[Row, Row], None]) -> Iterator[Case]:
-    for case in file.load_json()["cases"]:
-        yield Case(case["id"], partial(check, case["in"], case["out"]))
 
 
 @handles("compute-subnet/miner_blacklist.json")

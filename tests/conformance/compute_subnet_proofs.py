@@ -1,8 +1,7 @@
 """compute-subnet: hash challenges, hash trees, and the GPU proof."""
 
 import base64
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,9 @@ from windrow.kernels.row_tree import root_from, row_hashes, row_proof, tree_leve
 from windrow.networks.compute_subnet import gpu_models, gpu_proof
 from windrow.networks.compute_subnet import hash_challenge as hashes
 
-from .framework import Case, VectorFile, assert_close, handles
+from .framework import Case, VectorFile, assert_close, each, handles
 
 Row = dict[str, Any]
-
-
-def each(file: VectorFile, check: Callable[[Row, Row], None]) -> Iterator[Case]:
-    for case in file.load_json()["cases"]:
-        yield Case(case["id"], partial(check, case["in"], case["out"]))
 
 
 def floats(text: str) -> NDArray[np.float32]:

@@ -18,14 +18,9 @@ from windrow.networks.compute_subnet.challenge_stats import (
 )
 from windrow.networks.compute_subnet.machines import hardware_score
 
-from .framework import Case, VectorFile, assert_close, handles
+from .framework import Case, VectorFile, assert_close, each, handles
 
 Row = dict[str, Any]
-
-
-def each(file: VectorFile, check: Callable[[Row, Row], None]) -> Iterator[Case]:
-    for case in file.load_json()["cases"]:
-        yield Case(case["id"], partial(check, case["in"], case["out"]))
 
 
 def record(stats: Row) -> scores.Record:

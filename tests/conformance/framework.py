@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,6 +124,12 @@ def _draw(handler: Handler, file: VectorFile) -> Iterator[Case]:
     if empty:
         nothing = AssertionError(f"{file.path} holds no case that its handler knows")
         yield Case(f"{file.name}::empty", _raiser(nothing))
+
+
+def each(file: VectorFile, check: Callable[[Any, Any], None]) -> Iterator[Case]:
+    """The cases of a file that lists them as `id`, `in` and `out`."""
+    for case in file.load_json()["cases"]:
+        yield Case(case["id"], partial(check, case["in"], case["out"]))
 
 
 def _raiser(error: Exception) -> Callable[[], None]:
