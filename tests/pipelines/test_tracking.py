@@ -1,5 +1,6 @@
 """A window's metrics in W&B, and a tracker that cannot take them."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -8,8 +9,11 @@ import pytest
 from tests.support.embedded import WINDOW, embedded, mine
 from tests.support.wandb_runs import offline_runs
 from windrow.networks.grail.constants import WINDOW_BLOCKS
-from windrow.networks.grail.windows import window_start
 from windrow.resources.metrics import mining_metrics, validation_metrics
+
+BLOCK_TIME = timedelta(seconds=12)
+JUDGED = WINDOW + 3 * WINDOW_BLOCKS
+"""One the network's distribution check lets pass: it refuses many files of an untrained model."""
 
 
 def test_a_mined_and_validated_window_is_logged_under_the_networks_names(
@@ -21,9 +25,10 @@ def test_a_mined_and_validated_window_is_logged_under_the_networks_names(
         WINDROW_TRACKER="wandb",
         WINDROW_WANDB_MODE="offline",
         WINDROW_CHAIN_CLOCK="stepped",
+        WINDROW_CHAIN_GENESIS=(datetime.now(UTC) - WINDOW * BLOCK_TIME).isoformat(),
     )
     chain = (definitions.resources or {})["chain"]
-    window = chain.advance_to(window_start(chain.block()) + WINDOW_BLOCKS)
+    window = chain.advance_to(JUDGED)
     assert mine(definitions, instance, window, groups=1).success
     chain.advance_to(window + WINDOW_BLOCKS)
     validated = definitions.resolve_job_def("validate_window").execute_in_process(
