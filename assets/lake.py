@@ -4,7 +4,7 @@ import dagster as dg
 
 from windrow.networks.grail.windows import window_start
 from windrow.resources.chain import Chain
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 
 @dg.asset(group_name="lake", kinds={"duckdb", "parquet"})

@@ -154,11 +154,11 @@ def _agents(pipe: Connection, count: int) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from windrow.engine.fleet import attestation, facts, preflight, tasks  # noqa: F401
+    from windrow.resources.configuration.settings import Settings
     from windrow.resources.fleet.agent_identity import public_half
     from windrow.resources.fleet.agent_service import agent_app
     from windrow.resources.fleet.nodes import Answer
     from windrow.resources.secret import Secret
-    from windrow.resources.settings import Settings
     from windrow.resources.wallet import DevelopmentWallet
 
     hotkey = DevelopmentWallet(Secret(Settings.read({}).wallet_uri.reveal())).hotkey
@@ -199,7 +199,7 @@ def _declare(home: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def _print_parts(home: Path) -> None:
-    from windrow.resources.lake import Lake
+    from windrow.resources.warehouse.lake import Lake
 
     lake = Lake(home / "lake")
     (row,) = lake.query(

@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.ratio import Ratio
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.generation import TransformersGenerator
-from windrow.resources.models import load_checkpoint
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.generation.transformers_generator import TransformersGenerator
+from windrow.resources.models.loading import load_checkpoint
 
 ROWS, STEPS, REPEATS = 16, 128, 5
 

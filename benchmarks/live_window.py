@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.ratio import Ratio
 from tests.support.real_sglang import PYTHON, free_port, missing
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 ROOT = Path(__file__).parents[1]
 FIRST_WINDOW = 5_000_040

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 
 from benchmarks.ratio import Ratio
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 ROOT = Path(__file__).parents[1]
 BUDGET_SECONDS = 8.0

@@ -25,9 +25,9 @@ from benchmarks.ratio import Ratio
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP, WINDOW_BLOCKS
 from windrow.networks.grail.validation.verdicts import HARD_CHECKS, SOFT_CHECKS
 from windrow.pipelines.commands.named_queries import named_queries
-from windrow.resources.lake import Lake
-from windrow.resources.lake_compaction import WINDOWS_PER_FILE
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.compaction import WINDOWS_PER_FILE
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 FIRST_WINDOW = 5_004_000
 MINERS, GROUPS, CHECKED_GROUPS = 16, 82, 32

@@ -31,7 +31,7 @@ from windrow.pipelines.jobs import (
 from windrow.pipelines.live import window_resources
 from windrow.pipelines.retention import retention, retention_schedule
 from windrow.pipelines.sensors import closed_window, new_checkpoint, open_window
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 TRAINER_BUCKET = dg.AssetSpec(
     "trainer_bucket",

@@ -6,7 +6,7 @@ import gc
 import pyarrow as pa
 
 from windrow.pipelines.build import build
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 # Dagster, torch and transformers make millions of objects that live as long as the process. Looking
 # for garbage among them, while they load and again at the end, took a third of a run's own time.

@@ -1,7 +1,7 @@
 """The embedded chain: on this machine, without an account."""
 
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.development_chain import DevelopmentChain
-from windrow.resources.settings import Settings
 
 
 def embedded_chain(settings: Settings) -> DevelopmentChain:

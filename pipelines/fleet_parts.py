@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from windrow.engine.fleet.inventory import Node
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.inventory_file import FleetFile
 from windrow.resources.fleet.nodes import NodeAccess
 from windrow.resources.gpu_turns import GpuTurns
 from windrow.resources.gpus import visible_gpus
-from windrow.resources.object_store import ObjectStore
-from windrow.resources.settings import Settings
+from windrow.resources.storage.object_store import ObjectStore
 from windrow.resources.wallet import Wallet
 
 

@@ -11,7 +11,7 @@ from windrow.engine.fleet.inventory import Fleet, Node
 from windrow.engine.fleet.stages import STAGES, Due, Machine, concerned, due
 from windrow.pipelines.jobs import verify_node
 from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 MOST_RUNS = 20
 """Runs requested in one tick; the next tick goes on from there."""

@@ -18,24 +18,24 @@ from windrow.pipelines.fleet_parts import fleet_resources
 from windrow.resources.admission import Admission, Open, SubnetAdmission
 from windrow.resources.beacon import BeaconSource, BlockHashBeacon, LiveDrand, RecordedDrand
 from windrow.resources.chain import Chain
-from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.checkpoints.cache import CheckpointCache
 from windrow.resources.committed_miners import CommittedMiners, TrainerBucket
-from windrow.resources.generation_dispatch import GenerationServer
-from windrow.resources.generation_launch import ServerLaunch
-from windrow.resources.generation_pool import GenerationServers
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.generation.dispatch import GenerationServer
+from windrow.resources.generation.launch import ServerLaunch
+from windrow.resources.generation.pool import GenerationServers
 from windrow.resources.gpu_turns import GpuTurns
 from windrow.resources.gpus import named_gpus, visible_gpus
 from windrow.resources.inference import Inference
-from windrow.resources.lake import Lake
 from windrow.resources.miners import Miners, SharedBucket
-from windrow.resources.object_store import ObjectStore, open_bucket
 from windrow.resources.progress import ProgressDisplay
-from windrow.resources.proof_pool import ProofPool
-from windrow.resources.read_credentials import CommittedBuckets, read_commitment
-from windrow.resources.s3_access import S3Access
-from windrow.resources.settings import Settings
-from windrow.resources.tracking import NoTracker, Tracker, WandbTracker
+from windrow.resources.proof_pool.pool import ProofPool
+from windrow.resources.storage.object_store import ObjectStore, open_bucket
+from windrow.resources.storage.read_credentials import CommittedBuckets, read_commitment
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.tracking.tracker import NoTracker, Tracker, WandbTracker
 from windrow.resources.wallet import DevelopmentWallet, Wallet
+from windrow.resources.warehouse.lake import Lake
 
 
 class NoReadKey(WindrowError):
@@ -84,7 +84,7 @@ def open_wallet(settings: Settings) -> Wallet:
     """The key that signs. Raises WalletError."""
     if settings.wallet == "development":
         return DevelopmentWallet(settings.wallet_uri)
-    from windrow.resources.bittensor_wallet import BittensorWallet
+    from windrow.resources.bittensor.wallet import BittensorWallet
 
     return BittensorWallet(settings.wallet_cold, settings.wallet_hot, settings.wallet_path)
 
@@ -100,9 +100,9 @@ def open_chain(settings: Settings) -> Chain:
 
 def bittensor_chain(settings: Settings, wallet: Wallet | None) -> Any:
     """The subnet these settings name, a `BittensorChain`. Raises UnknownNetwork."""
-    from windrow.resources.bittensor_chain import BittensorChain
-    from windrow.resources.bittensor_connection import BittensorConnection
-    from windrow.resources.bittensor_endpoints import endpoints
+    from windrow.resources.bittensor.chain import BittensorChain
+    from windrow.resources.bittensor.connection import BittensorConnection
+    from windrow.resources.bittensor.endpoints import endpoints
 
     connection = BittensorConnection(endpoints(settings.network, settings.chain_endpoint))
     return BittensorChain(connection, settings.netuid, wallet)
@@ -189,8 +189,8 @@ def generation_gpus(settings: Settings) -> tuple[int, ...]:
 def generation_servers(settings: Settings, visible: tuple[str, ...]) -> GenerationServers:
     """The servers that generate: those named, or one that the first window starts."""
     # They import torch, for which the definitions of an embedded set-up do not wait.
-    from windrow.resources.sglang_server import SGLangServer
-    from windrow.resources.vllm_server import VLLMServer
+    from windrow.resources.generation.sglang_server import SGLangServer
+    from windrow.resources.generation.vllm_server import VLLMServer
 
     key = settings.generation_api_key
     make = SGLangServer if settings.generation == "sglang" else VLLMServer

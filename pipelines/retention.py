@@ -15,14 +15,14 @@ from windrow.engine.spool import forget_groups
 from windrow.networks.grail.checkpoint import retained_windows
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import parse_window, window_start
-from windrow.resources.bucket_expiry import clear_unfinished, expire_windows
 from windrow.resources.chain import Chain
-from windrow.resources.checkpoints import CheckpointCache
-from windrow.resources.lake import Lake
-from windrow.resources.objects import ObjectStore
-from windrow.resources.settings import Settings
-from windrow.resources.tracking import forget_runs
+from windrow.resources.checkpoints.cache import CheckpointCache
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.storage.expiry import clear_unfinished, expire_windows
+from windrow.resources.storage.objects import ObjectStore
+from windrow.resources.tracking.tracker import forget_runs
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
 
 KEPT_WINDOWS = 3_360
 """14 days. The UI recomputes the status of every key when one is added (docs/operations.md)."""

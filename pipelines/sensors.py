@@ -10,9 +10,9 @@ from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import validator_target, window_start
 from windrow.pipelines.jobs import mine_window, validate_window
 from windrow.resources.chain import Chain, ReorganisedWindow
-from windrow.resources.checkpoints import CheckpointCache
-from windrow.resources.lake import Lake
+from windrow.resources.checkpoints.cache import CheckpointCache
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
 
 MISSED_ROWS = 240
 """A day of windows: after a longer pause the newest are written down, with the true number."""

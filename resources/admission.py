@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from windrow.networks.grail.bucket import BucketCommitment
-from windrow.resources.bucket_rights import check_key_pair
 from windrow.resources.chain import Chain, NotRegistered
-from windrow.resources.object_store import ObjectStore
-from windrow.resources.read_credentials import commit_read_credentials
+from windrow.resources.storage.object_store import ObjectStore
+from windrow.resources.storage.read_credentials import commit_read_credentials
+from windrow.resources.storage.rights import check_key_pair
 
 
 class Admission(Protocol):

@@ -16,14 +16,14 @@ from windrow.engine.proof_scores import (
     Calibration,
     calibration_for,
 )
-from windrow.resources.checkpoints import VerifiedCheckpoint
+from windrow.resources.checkpoints.cache import VerifiedCheckpoint
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.files import published
 from windrow.resources.inference import Inference
 from windrow.resources.locks import file_lock
-from windrow.resources.settings import Settings
 
 if TYPE_CHECKING:  # torch is imported where a model is used
-    from windrow.resources.models import LoadedCheckpoint
+    from windrow.resources.models.loading import LoadedCheckpoint
 
 SCHEMA_VERSION: Final = 1
 """To be raised when `calibrate` measures something else under the same names."""
@@ -112,7 +112,7 @@ class Calibrations:
         inference: Inference,
     ) -> Limits:
         from windrow.engine.validation_limits import honest_limits
-        from windrow.resources.generation import TransformersGenerator
+        from windrow.resources.generation.transformers_generator import TransformersGenerator
 
         began = time.perf_counter()
         calibration = honest_limits(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from windrow import WindrowError
 from windrow.networks.grail.validation.uploads import Upload, UploadState
 from windrow.resources.miners import FoundUpload, SharedBucket, UploadChanged
-from windrow.resources.object_store import ObjectStore
+from windrow.resources.storage.object_store import ObjectStore
 
 LOOK_AGAIN_SECONDS = 600.0
 """A trainer may change its key; the network's services look as often (grail-validation §17.3)."""

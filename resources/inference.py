@@ -8,14 +8,14 @@ from windrow.engine.ports import Environment, Generator, Prover
 from windrow.environments.environment import load_environment
 from windrow.environments.sandbox import Sandbox
 from windrow.environments.tasks import TaskSource
-from windrow.resources.checkpoint_files import VerifiedCheckpoint
-from windrow.resources.proof_pool import PoolProver, ProofPool
-from windrow.resources.proof_worker_client import Placement
+from windrow.resources.checkpoints.files import VerifiedCheckpoint
+from windrow.resources.proof_pool.client import Placement
+from windrow.resources.proof_pool.pool import PoolProver, ProofPool
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is, not with the definitions
     from windrow.engine.verification import ModelVerifier
-    from windrow.resources.checkpoint_tokenizer import Lexicon
-    from windrow.resources.models import LoadedCheckpoint
+    from windrow.resources.checkpoints.tokenizer import Lexicon
+    from windrow.resources.models.loading import LoadedCheckpoint
 
 
 class Sampler(Generator, Protocol):
@@ -74,7 +74,7 @@ class Inference:
         """Samples from this checkpoint. Raises as `load_checkpoint`, or as the servers do."""
         if self._servers is not None:
             return self._servers.generator(checkpoint, self.lexicon(checkpoint).eos_token_id)
-        from windrow.resources.generation import TransformersGenerator
+        from windrow.resources.generation.transformers_generator import TransformersGenerator
 
         return TransformersGenerator(self._load(checkpoint, self._generation_device))
 
@@ -107,7 +107,7 @@ class Inference:
 
     def lexicon(self, checkpoint: VerifiedCheckpoint) -> "Lexicon":
         """The tokenizer and its limits; loads no weights. Raises as `load_lexicon`."""
-        from windrow.resources.checkpoint_tokenizer import load_lexicon
+        from windrow.resources.checkpoints.tokenizer import load_lexicon
 
         self._turn_to(checkpoint)
         if self._lexicon is None:
@@ -133,7 +133,7 @@ class Inference:
         return self._pool_prover
 
     def _load(self, checkpoint: VerifiedCheckpoint, device: str) -> "LoadedCheckpoint":
-        from windrow.resources.models import load_checkpoint
+        from windrow.resources.models.loading import load_checkpoint
 
         self._turn_to(checkpoint)
         if device not in self._loaded:

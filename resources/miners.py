@@ -16,7 +16,7 @@ from windrow.networks.grail.validation.uploads import (
     candidate_keys,
     decide_upload,
 )
-from windrow.resources.object_store import ObjectInfo, ObjectStore
+from windrow.resources.storage.object_store import ObjectInfo, ObjectStore
 
 
 class UploadChanged(WindrowError):

@@ -18,9 +18,9 @@ from tests.support.radosgw import (
     s3_server,
 )
 from tests.support.small_s3 import small_s3
-from windrow.resources.s3_access import S3Access
-from windrow.resources.s3_bucket import S3Bucket
 from windrow.resources.secret import Secret
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.storage.s3_bucket import S3Bucket
 
 _numbers = itertools.count(1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("pipelines", "assets", "resources", "engine", "environments", "networks", "kernels")

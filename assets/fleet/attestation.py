@@ -9,7 +9,7 @@ from windrow.engine.fleet.checks import WINDROW
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.nodes import TaskFailed
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 
 @dg.asset(

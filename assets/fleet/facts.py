@@ -14,7 +14,7 @@ from windrow.engine.fleet.fact_formats import short_ref
 from windrow.engine.fleet.facts import MAX_ANSWER, Facts, challenge, facts_json, parse_facts
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 ELSEWHERE_SECONDS = 24 * 3600.0
 ELSEWHERE = """

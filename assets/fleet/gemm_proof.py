@@ -8,7 +8,7 @@ from windrow.assets.fleet.stage import stage
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.nodes import TaskFailed
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 NETWORK = "compute-subnet"
 

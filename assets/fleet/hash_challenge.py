@@ -13,7 +13,7 @@ from windrow.networks.compute_subnet.challenge_stats import RECENT, next_difficu
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.nodes import TaskFailed
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 NEWEST = """
 SELECT size, passed FROM attestations WHERE node = ? AND kind = 'hash_challenge'

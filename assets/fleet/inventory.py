@@ -9,7 +9,7 @@ from windrow.assets.fleet.stage import Stage, stage
 from windrow.engine.fleet.stages import STAGES, concerned
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 
 @dg.asset(partitions_def=nodes, group_name="fleet")

@@ -13,8 +13,8 @@ from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.nodes import TaskFailed
 from windrow.resources.fleet.trusted import TrustedNodeFailed
-from windrow.resources.lake import Lake
-from windrow.resources.objects import ObjectStore
+from windrow.resources.storage.objects import ObjectStore
+from windrow.resources.warehouse.lake import Lake
 
 NETWORK = "compute-horde"
 

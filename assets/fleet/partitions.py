@@ -6,8 +6,8 @@ import dagster as dg
 from dagster._core.instance import DynamicPartitionsStore
 
 from windrow.engine.fleet.inventory import NAME
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.inventory_file import FleetFile
-from windrow.resources.settings import Settings
 
 
 class NodePartitions(dg.DynamicPartitionsDefinition):

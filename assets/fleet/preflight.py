@@ -13,7 +13,7 @@ from windrow.engine.fleet.preflight_rules import preflight_checks
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.reach import reachable
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 
 @dg.asset(

@@ -23,8 +23,8 @@ from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.nodes import Answer, TaskFailed
 from windrow.resources.fleet.turns import GPU_BUSY
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 LOST = frozenset({"GpuLost", "DeviceFailed", "NoSuchDevice", "OutOfMemory"})
 """What a node says of itself when it can do no more; any other failure is a finding."""

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection
 
 from windrow.engine.fleet.stages import Machine, Standing, State, standing
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 STATES = """
 SELECT node, stage, state, observed_at AS at, reason, detail FROM node_states

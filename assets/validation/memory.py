@@ -10,7 +10,7 @@ from windrow.networks.grail.validation.service import (
     ServiceState,
     submission_interval,
 )
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 COLUMNS = [
     "window_start",

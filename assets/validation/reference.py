@@ -8,10 +8,10 @@ from windrow.engine.validation_inputs import EVALUATION_SECONDS, ValidationConte
 from windrow.networks.grail.window_file import WindowFile, read_window_file
 from windrow.networks.grail.window_guards import WindowFileError
 from windrow.resources.beacon import Beacon
-from windrow.resources.checkpoints import VerifiedCheckpoint
+from windrow.resources.checkpoints.cache import VerifiedCheckpoint
 
 if TYPE_CHECKING:
-    from windrow.resources.checkpoint_tokenizer import Lexicon
+    from windrow.resources.checkpoints.tokenizer import Lexicon
 
 
 def validation_context(

@@ -12,9 +12,9 @@ from windrow.assets.window.stored import stored_table
 from windrow.engine.validator_memory import copies
 from windrow.networks.grail.validation.copies import CopyReport
 from windrow.networks.grail.validation.service import BAN_WINDOWS, ServiceState
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 VALIDATED = """
 SELECT window_start, hotkey, total, uploaded_at, had_failure FROM validations

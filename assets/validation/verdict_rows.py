@@ -19,8 +19,8 @@ from windrow.engine.validation_refusals import refusals
 from windrow.networks.grail.validation.metrics import MinerMetrics
 from windrow.networks.grail.validation.verdicts import VERDICT_SCHEMA
 from windrow.resources.calibrations import Limits
-from windrow.resources.lake_schema import DATASETS
 from windrow.resources.miners import FoundUpload
+from windrow.resources.warehouse.schema import DATASETS
 
 if TYPE_CHECKING:
     from windrow.engine.verification import ModelVerifier

@@ -20,12 +20,12 @@ from windrow.networks.grail.validation.uploads import UploadState
 from windrow.resources.beacon import BeaconSource
 from windrow.resources.calibrations import Calibrations
 from windrow.resources.chain import Chain
-from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.checkpoints.cache import CheckpointCache
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.inference import Inference
-from windrow.resources.lake import Lake
 from windrow.resources.miners import FoundUpload, Miners
-from windrow.resources.settings import Settings
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
 
 
 class WindowStillOpen(WindrowError):

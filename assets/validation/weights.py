@@ -23,13 +23,13 @@ from windrow.networks.grail.validation.weights import (
 )
 from windrow.networks.grail.windows import validator_target
 from windrow.resources.chain import Chain
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
-from windrow.resources.metrics import validation_metrics
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.miners import Miners
-from windrow.resources.settings import Settings
-from windrow.resources.tracking import Tracker
+from windrow.resources.tracking.metrics import validation_metrics
+from windrow.resources.tracking.tracker import Tracker
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 
 class WeightsConfig(dg.Config):

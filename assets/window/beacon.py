@@ -12,9 +12,9 @@ from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.resources.admission import Admission
 from windrow.resources.beacon import BeaconSource
 from windrow.resources.chain import Chain
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 
 @dg.asset(partitions_def=windows, group_name="window", kinds={"bittensor"})

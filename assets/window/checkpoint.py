@@ -7,10 +7,10 @@ import dagster as dg
 
 from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
-from windrow.resources.checkpoints import CheckpointCache
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.checkpoints.cache import CheckpointCache
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 
 @dg.asset(

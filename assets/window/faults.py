@@ -9,8 +9,8 @@ import dagster as dg
 from windrow import WindrowError
 from windrow.engine.spool import DroppedGroup
 from windrow.resources.chain import Chain
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 WHOLE_WINDOW = -1
 """The group number of a fault that is not one group's."""

@@ -10,7 +10,7 @@ from windrow.engine.validation import validate_file
 from windrow.networks.grail.window_file import WindowFile
 from windrow.resources.beacon import Beacon
 from windrow.resources.calibrations import Calibrations
-from windrow.resources.checkpoints import VerifiedCheckpoint
+from windrow.resources.checkpoints.cache import VerifiedCheckpoint
 from windrow.resources.inference import Inference
 
 FULL_VERIFIER = "full_verifier"

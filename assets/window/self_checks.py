@@ -13,7 +13,7 @@ from windrow.engine.packaging import Origin
 from windrow.networks.grail.seeds import problem_seed
 from windrow.networks.grail.submission_checks import SubmissionContext, check_submission
 from windrow.networks.grail.window_schema import IrregularText
-from windrow.resources.checkpoints import VerifiedCheckpoint
+from windrow.resources.checkpoints.cache import VerifiedCheckpoint
 from windrow.resources.inference import Inference
 
 CHECKS = {

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from windrow import WindrowError
-from windrow.resources.checkpoints import CheckpointCache, VerifiedCheckpoint
-from windrow.resources.lake import Lake
+from windrow.resources.checkpoints.cache import CheckpointCache, VerifiedCheckpoint
+from windrow.resources.warehouse.lake import Lake
 
 
 class NotMaterialized(WindrowError):

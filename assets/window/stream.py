@@ -18,13 +18,13 @@ from windrow.engine.window_plan import WindowPlan
 from windrow.networks.grail.budget import TimeBudget
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.resources.chain import Chain, WindowClock
-from windrow.resources.checkpoints import CheckpointCache, VerifiedCheckpoint
+from windrow.resources.checkpoints.cache import CheckpointCache, VerifiedCheckpoint
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.gpu_turns import GpuTurns
 from windrow.resources.inference import Inference
-from windrow.resources.lake import Lake
 from windrow.resources.progress import ProgressDisplay
-from windrow.resources.settings import Settings
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
 from windrow.resources.window_lock import window_lock
 
 

@@ -17,8 +17,8 @@ from windrow.engine.spool import GROUP_SCHEMA, Spool, list_array
 from windrow.engine.window_report import Report
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 from windrow.resources.inference import Sampler
-from windrow.resources.lake_schema import DATASETS
-from windrow.resources.proof_worker_client import Placement
+from windrow.resources.proof_pool.client import Placement
+from windrow.resources.warehouse.schema import DATASETS
 
 
 class NoGroups(WindrowError):

@@ -27,12 +27,12 @@ from windrow.networks.grail.window_guards import WindowFileError
 from windrow.resources.beacon import Beacon
 from windrow.resources.calibrations import Calibrations
 from windrow.resources.chain import Chain
-from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.checkpoints.cache import CheckpointCache
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.files import published
 from windrow.resources.inference import Inference
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
 
 
 class NothingToSubmit(WindrowError):

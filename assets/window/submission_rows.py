@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from windrow.assets.window.plots import rewards_plot
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.schema import DATASETS
 
 
 def sha256_of(path: Path) -> str:

@@ -14,12 +14,12 @@ from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.resources.chain import Chain, ChainSilent, require_same_block
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
-from windrow.resources.metrics import mining_metrics
-from windrow.resources.object_store import ObjectStore
-from windrow.resources.tracking import Tracker
+from windrow.resources.storage.object_store import ObjectStore
+from windrow.resources.tracking.metrics import mining_metrics
+from windrow.resources.tracking.tracker import Tracker
 from windrow.resources.wallet import Wallet
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 
 class LateReplacement(WindrowError):

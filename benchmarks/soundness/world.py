@@ -26,10 +26,10 @@ from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 from windrow.networks.grail.seeds import nonce, problem_seed
 from windrow.networks.grail.windows import miner_randomness, validator_randomness
 from windrow.pipelines.demo.network import CHECKPOINT
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.generation import TransformersGenerator
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.generation.transformers_generator import TransformersGenerator
 from windrow.resources.inference import Inference
-from windrow.resources.models import LoadedCheckpoint
+from windrow.resources.models.loading import LoadedCheckpoint
 from windrow.resources.secret import Secret
 from windrow.resources.wallet import DevelopmentWallet
 

@@ -8,11 +8,11 @@ from rich.console import Console
 
 from windrow import WindrowError
 from windrow.pipelines.fleet_parts import machine_turns
-from windrow.resources import setting_values as values
+from windrow.resources.configuration import values
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.agent_identity import agent_key, public_half
 from windrow.resources.fleet.nodes import LocalNode
 from windrow.resources.fleet.turns import InTurn
-from windrow.resources.settings import Settings
 
 MOST_WAITING = 64
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from windrow.pipelines.commands.named_queries import named_queries
-from windrow.resources.lake_dataset import Dataset
-from windrow.resources.lake_schema import DATASETS
-from windrow.resources.lake_summaries import SUMMARIES
+from windrow.resources.warehouse.dataset import Dataset
+from windrow.resources.warehouse.schema import DATASETS
+from windrow.resources.warehouse.summaries import SUMMARIES
 
 MARK = (
     "<!-- From here on made by `python -m windrow.pipelines.commands.data_page docs/data.md`. -->\n"

@@ -10,7 +10,7 @@ from windrow.pipelines.commands.doctor_findings import Finding, State
 from windrow.pipelines.commands.doctor_machine import MACHINE
 from windrow.pipelines.commands.doctor_network import NETWORK
 from windrow.pipelines.commands.printing import cell
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 MARKS = {
     State.FINE: "[green]✓[/]",

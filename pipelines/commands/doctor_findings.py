@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import wraps
 
 from windrow import WindrowError
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 
 class State(StrEnum):

@@ -19,9 +19,9 @@ from windrow.pipelines.commands.doctor_findings import (
     missing,
 )
 from windrow.pipelines.live import generation_gpus
-from windrow.resources.generation_process import ServerProcess
-from windrow.resources.proof_worker_processes import workers_at
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.generation.process import ServerProcess
+from windrow.resources.proof_pool.processes import workers_at
 
 HELLO_SECONDS = 3.0
 FREE_BYTES = 2 * 1024**3

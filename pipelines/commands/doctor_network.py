@@ -26,10 +26,10 @@ from windrow.pipelines.live import (
     open_wallet,
     window_resources,
 )
-from windrow.resources.bucket_rights import check_key_pair
 from windrow.resources.chain import Chain
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.drand import DrandRelays
-from windrow.resources.settings import Settings
+from windrow.resources.storage.rights import check_key_pair
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from windrow import WindrowError
 from windrow.networks.grail.validation.service import BAN_WINDOWS
 from windrow.networks.grail.windows import parse_window
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 Row = Mapping[str, Any]
 

@@ -25,8 +25,8 @@ from windrow.pipelines.commands.verdict_tables import (
     what_to_change,
 )
 from windrow.pipelines.live import open_wallet
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.warehouse.lake import Lake
 
 SHOWN_EACH = 1
 LABEL = 10

@@ -7,10 +7,10 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from rich.console import Console
 
 from windrow.pipelines.live import open_wallet
-from windrow.resources.lake import Lake
-from windrow.resources.metrics_parts import PartsCollector
-from windrow.resources.metrics_server import LakeCollector, serve_metrics
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.tracking.parts import PartsCollector
+from windrow.resources.tracking.server import LakeCollector, serve_metrics
+from windrow.resources.warehouse.lake import Lake
 
 
 def serve(out: Console, port: int, host: str) -> None:

@@ -7,8 +7,8 @@ import difflib
 from dataclasses import dataclass
 from importlib import resources
 
-from windrow.resources.lake_files import LakeError
-from windrow.resources.lake_summaries import TABLES
+from windrow.resources.warehouse.files import LakeError
+from windrow.resources.warehouse.summaries import TABLES
 
 
 class UnknownQuery(LakeError):

@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from windrow.engine.fleet.inventory import Node
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.inventory_file import FleetFile
-from windrow.resources.settings import Settings
 
 
 def declare(out: Console, fields: Mapping[str, Any]) -> None:

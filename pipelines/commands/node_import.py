@@ -12,8 +12,8 @@ from windrow import WindrowError
 from windrow.engine.fleet.inventory import MAX_BYTES, InvalidFleet, parse_fleet, safe_yaml
 from windrow.networks.chutes.add_node import from_add_node, from_ansible
 from windrow.networks.gonka.node_config import from_node_config
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.inventory_file import FleetFile
-from windrow.resources.settings import Settings
 
 _AGENT = re.compile(
     r"(?P<node>[a-z0-9-]+)=(?P<hotkey>[A-Za-z0-9]+):(?P<key>[0-9a-f]{64})(:(?P<port>\d+))?"

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from windrow.engine.fleet.inventory import Fleet
 from windrow.pipelines.commands.printing import cell
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.inventory_file import FleetFile
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.warehouse.lake import Lake
 
 WRONG = """
 WITH newest AS (

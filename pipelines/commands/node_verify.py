@@ -13,9 +13,9 @@ from rich.console import Console
 
 from windrow.engine.fleet.stages import STAGES, concerned
 from windrow.pipelines.commands.node_table import print_nodes
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.inventory_file import FleetFile
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.warehouse.lake import Lake
 
 if TYPE_CHECKING:
     import dagster as dg

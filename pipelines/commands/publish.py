@@ -10,12 +10,12 @@ from windrow.networks.grail.checkpoint import CheckpointMetadata
 from windrow.networks.grail.windows import window_start
 from windrow.pipelines.commands.printing import cell
 from windrow.pipelines.live import open_chain, open_store, open_wallet
-from windrow.resources.checkpoint_files import METADATA, VerifiedCheckpoint, verify_checkpoint
-from windrow.resources.checkpoint_publisher import prune_published, publish_checkpoint
-from windrow.resources.checkpoint_publishing import publish_full, write_full_metadata
-from windrow.resources.checkpoints import CheckpointCache, NoReadyCheckpoint
+from windrow.resources.checkpoints.cache import CheckpointCache, NoReadyCheckpoint
+from windrow.resources.checkpoints.files import METADATA, VerifiedCheckpoint, verify_checkpoint
+from windrow.resources.checkpoints.publisher import prune_published, publish_checkpoint
+from windrow.resources.checkpoints.publishing import publish_full, write_full_metadata
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.files import naming_disk_errors
-from windrow.resources.settings import Settings
 
 
 def publish(

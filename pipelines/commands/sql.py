@@ -12,11 +12,11 @@ from rich.table import Table
 
 from windrow.pipelines.commands.named_queries import named_queries, query_named
 from windrow.pipelines.commands.printing import cell, plain
-from windrow.resources.lake import Lake
-from windrow.resources.lake_bucket import BucketLake
-from windrow.resources.lake_summaries import TABLES
-from windrow.resources.s3_access import S3Access
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.warehouse.bucket import BucketLake
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.summaries import TABLES
 
 MEASURED = 100_000
 """A width that no table has."""

@@ -6,8 +6,8 @@ from rich.table import Table
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import window_start
 from windrow.pipelines.live import open_chain, open_wallet
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.warehouse.lake import Lake
 
 DAY = 86_400.0
 """Seconds; windows mined afterwards are late by days."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.console import Console
 
 from windrow.pipelines.commands.printing import cell
-from windrow.resources.generation_process import ServerProcess
-from windrow.resources.proof_worker_processes import stop_workers
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.generation.process import ServerProcess
+from windrow.resources.proof_pool.processes import stop_workers
 
 
 def stop(out: Console) -> None:

@@ -36,9 +36,9 @@ from windrow.pipelines.live import window_resources
 from windrow.resources.beacon import BeaconSource
 from windrow.resources.calibrations import Calibrations
 from windrow.resources.chain import Chain
-from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.checkpoints.cache import CheckpointCache
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.inference import Inference
-from windrow.resources.settings import Settings
 
 _RANDOMNESS: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,64}")
 

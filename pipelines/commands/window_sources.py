@@ -10,8 +10,8 @@ from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.networks.grail.submission_checks import check_file_size
 from windrow.networks.grail.validation.uploads import GZIP_SUFFIX
 from windrow.resources.miners import UploadChanged, UploadTooLarge, inflated
-from windrow.resources.s3_access import S3Access
-from windrow.resources.s3_bucket import s3_bucket
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.storage.s3_bucket import s3_bucket
 
 _S3: Final = re.compile(r"s3://([^/]+)/(.+)")
 

@@ -9,7 +9,7 @@ from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import parse_window, window_start
 from windrow.pipelines.live import open_chain
 from windrow.pipelines.retention import KEPT_WINDOWS
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 KEYS_PER_STATEMENT = 1_000
 """Some builds of SQLite take no more than 32,766 values in one statement."""

@@ -16,8 +16,8 @@ from windrow.networks.grail.constants import LAYER_INDEX
 from windrow.networks.grail.tokens import token_hash
 from windrow.networks.grail.window_file import read_window_file, write_window_file
 from windrow.networks.grail.window_schema import FLAT_SCHEMA
-from windrow.resources.object_store import ObjectStore
 from windrow.resources.secret import Secret
+from windrow.resources.storage.object_store import ObjectStore
 from windrow.resources.wallet import DevelopmentWallet, Wallet
 
 

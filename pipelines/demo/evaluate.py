@@ -11,9 +11,9 @@ from windrow.environments.sandbox import Sandbox
 from windrow.environments.sources import ShippedTasks
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 from windrow.networks.grail.seeds import nonce, problem_seed
-from windrow.resources.checkpoint_files import verify_checkpoint
+from windrow.resources.checkpoints.files import verify_checkpoint
 from windrow.resources.inference import Inference
-from windrow.resources.models import LoadedCheckpoint
+from windrow.resources.models.loading import LoadedCheckpoint
 
 
 @dataclass(frozen=True)

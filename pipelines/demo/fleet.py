@@ -20,9 +20,9 @@ from windrow.engine.fleet.inventory import Fleet
 from windrow.engine.fleet.stages import STAGES, concerned
 from windrow.pipelines.commands.node_table import PROOFS, WRONG, print_nodes
 from windrow.pipelines.demo.network import CHECKPOINT
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.wallet import DevelopmentWallet
+from windrow.resources.warehouse.lake import Lake
 
 if TYPE_CHECKING:
     import dagster as dg

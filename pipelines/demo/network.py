@@ -4,10 +4,10 @@ import contextlib
 from pathlib import Path
 
 from windrow.networks.grail.checkpoint import ready_key
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.checkpoint_publishing import CheckpointPublished, publish_full
-from windrow.resources.object_store import ObjectStore
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.checkpoints.publishing import CheckpointPublished, publish_full
 from windrow.resources.secret import Secret
+from windrow.resources.storage.object_store import ObjectStore
 from windrow.resources.wallet import DevelopmentWallet, Wallet
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"

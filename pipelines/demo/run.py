@@ -15,10 +15,10 @@ from windrow.pipelines.commands.explain_page import print_story
 from windrow.pipelines.demo import tables
 from windrow.pipelines.demo.broken import upload_broken_copy
 from windrow.pipelines.demo.fleet import verify_fleet
-from windrow.resources.lake import Lake
-from windrow.resources.object_store import open_bucket
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.storage.object_store import open_bucket
 from windrow.resources.wallet import DevelopmentWallet
+from windrow.resources.warehouse.lake import Lake
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from windrow.pipelines.commands.printing import cell
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 MINED = """
 SELECT s.window_start, s.groups, s.rollouts, s.mean_reward,

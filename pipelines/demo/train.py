@@ -26,7 +26,7 @@ from windrow.pipelines.demo.corpus import (
 )
 from windrow.pipelines.demo.evaluate import evaluate
 from windrow.pipelines.demo.network import CHECKPOINT, CHECKPOINT_WINDOW
-from windrow.resources.checkpoint_publishing import write_full_metadata
+from windrow.resources.checkpoints.publishing import write_full_metadata
 
 GENERATION_PARAMS = {
     "max_tokens": 160,

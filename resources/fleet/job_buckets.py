@@ -24,7 +24,7 @@ from windrow.engine.fleet.llm_job_answers import MAX_ANSWER_BYTES, MAX_TEXT_BYTE
 from windrow.engine.fleet.llm_job_plan import Job, LoadRequest
 from windrow.networks.compute_horde.llm_samples import SERIES_PROMPTS
 from windrow.resources.fleet.nodes import Answer, NodeAccess
-from windrow.resources.objects import InvalidKey, ObjectExists, ObjectMissing, ObjectStore
+from windrow.resources.storage.objects import InvalidKey, ObjectExists, ObjectMissing, ObjectStore
 
 TASK: Final = "llm_job"
 MAX_SERIES_BYTES: Final = 1 << 20

@@ -21,18 +21,18 @@ from windrow.networks.grail.checkpoint import (
     parse_ready_key,
 )
 from windrow.networks.signatures import verify_signature
-from windrow.resources.checkpoint_files import (
+from windrow.resources.checkpoints.cache import CheckpointCache, NoReadyCheckpoint
+from windrow.resources.checkpoints.delta_links import PAYLOAD, BrokenChain
+from windrow.resources.checkpoints.files import (
     SIGNATURE,
     CheckpointError,
     WrongSignature,
     canonical_metadata,
     stored_tensors,
 )
-from windrow.resources.checkpoints import CheckpointCache, NoReadyCheckpoint
-from windrow.resources.delta_links import PAYLOAD, BrokenChain
-from windrow.resources.model_update import update_in_place
-from windrow.resources.models import load_checkpoint
-from windrow.resources.object_store import open_bucket
+from windrow.resources.models.loading import load_checkpoint
+from windrow.resources.models.update import update_in_place
+from windrow.resources.storage.object_store import open_bucket
 
 from .framework import Case, VectorFile, handles
 

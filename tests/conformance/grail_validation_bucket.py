@@ -27,7 +27,9 @@ from windrow.networks.grail.checkpoint import (
 from windrow.networks.grail.delta import weights_digest
 from windrow.networks.grail.retention import Inventory, checkpoint_window
 from windrow.networks.signatures import verify_signature
-from windrow.resources.checkpoint_files import (
+from windrow.resources.checkpoints.cache import CheckpointCache, NoReadyCheckpoint
+from windrow.resources.checkpoints.delta_links import DELTA_METADATA, PAYLOAD, BrokenChain
+from windrow.resources.checkpoints.files import (
     SIGNATURE,
     MissingCheckpointFile,
     UnsafeCheckpoint,
@@ -36,10 +38,8 @@ from windrow.resources.checkpoint_files import (
     WrongSignature,
     canonical_metadata,
 )
-from windrow.resources.checkpoints import CheckpointCache, NoReadyCheckpoint
-from windrow.resources.delta_links import DELTA_METADATA, PAYLOAD, BrokenChain
-from windrow.resources.model_update import update_state
-from windrow.resources.object_store import Bucket, ObjectInfo, open_bucket
+from windrow.resources.models.update import update_state
+from windrow.resources.storage.object_store import Bucket, ObjectInfo, open_bucket
 
 from ._delta_values import load as load_tensors
 from ._delta_values import raw

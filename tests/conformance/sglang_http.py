@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.resources.generation_http import (
+from windrow.resources.generation.client import (
     Answer,
     GenerationServerError,
     Unauthorized,
     error_text,
     succeeded,
 )
-from windrow.resources.generation_prompt import InvalidPrompt, check_prompt
-from windrow.resources.generation_requests import RequestAborted, SampleRequest
-from windrow.resources.sglang_requests import generate_body, read_completions, sampling_params
-from windrow.resources.sglang_weights import checksums_of
+from windrow.resources.generation.prompt import InvalidPrompt, check_prompt
+from windrow.resources.generation.requests import RequestAborted, SampleRequest
+from windrow.resources.generation.sglang_requests import (
+    generate_body,
+    read_completions,
+    sampling_params,
+)
+from windrow.resources.generation.sglang_weights import checksums_of
 
 from .framework import Case, VectorFile, handles
 

@@ -18,8 +18,8 @@ import torch  # noqa: F401
 import transformers.models.qwen2.modeling_qwen2  # noqa: F401
 
 from tests.faults.runs import Home
-from windrow.resources.generation import TransformersGenerator  # noqa: F401
-from windrow.resources.lake import Lake
+from windrow.resources.generation.transformers_generator import TransformersGenerator  # noqa: F401
+from windrow.resources.warehouse.lake import Lake
 
 PATIENCE = 60.0
 SERVER = multiprocessing.get_context("forkserver")

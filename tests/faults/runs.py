@@ -13,10 +13,10 @@ from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.window_file import read_window_file
 from windrow.pipelines.build import build
 from windrow.pipelines.demo.network import trainer
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.checkpoint_publishing import publish_full
-from windrow.resources.object_store import ObjectInfo, open_bucket
-from windrow.resources.settings import Settings
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.checkpoints.publishing import publish_full
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.storage.object_store import ObjectInfo, open_bucket
 
 GROUP_COLUMNS = (
     "nonce",

@@ -13,11 +13,11 @@ from transformers import Qwen2ForCausalLM
 from tests.faults.runs import Home, assert_completes, assert_refused, publish
 from windrow.networks.grail.checkpoint import kind_prefix, metadata_key
 from windrow.pipelines.demo.network import trainer
-from windrow.resources.checkpoint_files import METADATA, verify_checkpoint
-from windrow.resources.checkpoint_publishing import write_full_metadata
-from windrow.resources.delta_links import PAYLOAD
-from windrow.resources.delta_publishing import publish_delta
-from windrow.resources.object_store import open_bucket
+from windrow.resources.checkpoints.delta_links import PAYLOAD
+from windrow.resources.checkpoints.delta_publishing import publish_delta
+from windrow.resources.checkpoints.files import METADATA, verify_checkpoint
+from windrow.resources.checkpoints.publishing import write_full_metadata
+from windrow.resources.storage.object_store import open_bucket
 
 Make = Callable[..., Path]
 WINDOW = 300

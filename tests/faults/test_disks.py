@@ -19,7 +19,7 @@ from tests.faults.runs import (
 )
 from tests.support.disks import run_on_failing_disks
 from tests.support.embedded import WINDOW
-from windrow.resources.object_store import Bucket, ObjectInfo
+from windrow.resources.storage.object_store import Bucket, ObjectInfo
 
 FAULTS = (
     "full_spool",

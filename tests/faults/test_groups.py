@@ -11,7 +11,7 @@ from tests.faults.runs import Home, assert_completes, assert_named, assert_refus
 from tests.support.embedded import WINDOW
 from windrow.engine.ports import Completion
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.resources.generation import TransformersGenerator
+from windrow.resources.generation.transformers_generator import TransformersGenerator
 
 Make = Callable[..., Path]
 VOCABULARY = 600

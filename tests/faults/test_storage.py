@@ -15,10 +15,10 @@ from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import window_start
 from windrow.pipelines.build import build
 from windrow.pipelines.demo.network import trainer
-from windrow.resources import s3_bucket
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.checkpoint_publishing import publish_full
-from windrow.resources.settings import Settings
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.checkpoints.publishing import publish_full
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.storage import s3_bucket
 
 WEIGHTS = "FULL/model.safetensors"
 

@@ -20,8 +20,8 @@ from tests.faults.runs import Home, assert_completes, assert_nothing_partial
 from tests.support.embedded import WINDOW
 from tests.support.processes import ENVIRONMENT
 from tests.support.proof_workers import no_worker_left, pids, stopped
-from windrow.resources import proof_pool
-from windrow.resources.proof_worker_client import Limits
+from windrow.resources.proof_pool import pool as proof_pool
+from windrow.resources.proof_pool.client import Limits
 
 WITH_WORKERS = {"WINDROW_PROOF_SUBPROCESS": "yes", "WINDROW_PROOF_WORKERS": "2"}
 

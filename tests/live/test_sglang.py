@@ -18,19 +18,19 @@ from tests.support.real_sglang import cpu_launch, demo_checkpoint, missing
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.engine.ports import GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint
-from windrow.resources.generation import TransformersGenerator
-from windrow.resources.generation_http import (
+from windrow.resources.checkpoints.files import VerifiedCheckpoint, verify_checkpoint
+from windrow.resources.generation.client import (
     GenerationServerError,
     ServerClient,
     Unauthorized,
     succeeded,
 )
-from windrow.resources.generation_pool import GenerationServers, ServedGenerator
-from windrow.resources.models import load_checkpoint
+from windrow.resources.generation.pool import GenerationServers, ServedGenerator
+from windrow.resources.generation.sglang_server import SGLangServer
+from windrow.resources.generation.sglang_weights import WeightsNotLoaded
+from windrow.resources.generation.transformers_generator import TransformersGenerator
+from windrow.resources.models.loading import load_checkpoint
 from windrow.resources.secret import Secret
-from windrow.resources.sglang_server import SGLangServer
-from windrow.resources.sglang_weights import WeightsNotLoaded
 
 pytestmark = pytest.mark.live
 

@@ -15,14 +15,14 @@ import pytest
 
 from tests.support.real_sglang import demo_checkpoint, free_port
 from windrow.engine.ports import GenerationCancelled
-from windrow.resources.checkpoint_files import VerifiedCheckpoint
-from windrow.resources.generation import TransformersGenerator
-from windrow.resources.generation_http import ServerClient, Unauthorized, succeeded
-from windrow.resources.generation_launch import ServerLaunch
-from windrow.resources.generation_pool import GenerationServers, ServedGenerator
-from windrow.resources.models import load_checkpoint
+from windrow.resources.checkpoints.files import VerifiedCheckpoint
+from windrow.resources.generation.client import ServerClient, Unauthorized, succeeded
+from windrow.resources.generation.launch import ServerLaunch
+from windrow.resources.generation.pool import GenerationServers, ServedGenerator
+from windrow.resources.generation.transformers_generator import TransformersGenerator
+from windrow.resources.generation.vllm_server import VLLMServer
+from windrow.resources.models.loading import load_checkpoint
 from windrow.resources.secret import Secret
-from windrow.resources.vllm_server import VLLMServer
 
 pytestmark = pytest.mark.live
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from tests.pipelines.demonstrated import Demonstrated
 from tests.support.embedded import embedded_settings
 from windrow.pipelines.demo.run import run_demo
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.warehouse.lake import Lake
 
 ROOT = Path(__file__).parents[2]
 

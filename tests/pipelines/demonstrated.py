@@ -9,9 +9,9 @@ import pyarrow as pa
 from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.window_file import write_window_file
 from windrow.pipelines.demo.broken import broken_miner
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.wallet import DevelopmentWallet
+from windrow.resources.warehouse.lake import Lake
 
 
 @dataclass(frozen=True)

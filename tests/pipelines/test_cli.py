@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from tests.support.lake_rows import rows_of
 from windrow.pipelines.cli import app
 from windrow.pipelines.commands.windows import NoSuchWindows
-from windrow.resources.lake import Lake
-from windrow.resources.lake_catalogue import QueryRefused
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.wallet import DevelopmentWallet
+from windrow.resources.warehouse.catalogue import QueryRefused
+from windrow.resources.warehouse.lake import Lake
 
 WINDOW = 5_000_040
 

@@ -9,7 +9,7 @@ import pytest
 
 from windrow.assets.window.partitions import windows
 from windrow.pipelines.build import build
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 SLOW = ("torch", "transformers", "datasets", "matplotlib", "sympy", "wandb", "pandas")
 

@@ -14,7 +14,7 @@ from windrow.assets.fleet.partitions import nodes
 from windrow.engine.fleet.inventory import Fleet, InvalidFleet, WireGuard
 from windrow.engine.fleet.stages import LOOK, STAGES, concerned
 from windrow.pipelines.fleet_sensor import stale_nodes, whats_due
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.schema import DATASETS
 
 LOCAL = "nodes:\n  - {name: here, transport: local}\n"
 

@@ -10,11 +10,11 @@ from windrow.pipelines.live import generation_gpus, proof_gpus, window_resources
 from windrow.resources.admission import Open, SubnetAdmission
 from windrow.resources.beacon import BlockHashBeacon, LiveDrand
 from windrow.resources.committed_miners import CommittedMiners, TrainerBucket
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.gpus import NoSuchGpu
-from windrow.resources.proof_worker_ray import RayMissing
-from windrow.resources.s3_bucket import S3Bucket
-from windrow.resources.settings import Settings
-from windrow.resources.tracking import NoTracker, WandbTracker
+from windrow.resources.proof_pool.ray_workers import RayMissing
+from windrow.resources.storage.s3_bucket import S3Bucket
+from windrow.resources.tracking.tracker import NoTracker, WandbTracker
 
 
 def test_nothing_set_is_all_embedded(tmp_path: Path) -> None:

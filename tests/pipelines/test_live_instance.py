@@ -18,10 +18,10 @@ from dagster_aws.s3 import S3Resource
 
 from tests.support.radosgw import KEY_ID, SECRET, make_bucket
 from windrow.networks.grail.bucket import window_file_key
-from windrow.resources.bucket_expiry import clear_unfinished
-from windrow.resources.objects import ObjectStoreError
-from windrow.resources.s3_access import S3Access
-from windrow.resources.s3_bucket import open_s3
+from windrow.resources.storage.expiry import clear_unfinished
+from windrow.resources.storage.objects import ObjectStoreError
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.storage.s3_bucket import open_s3
 
 ROOT = Path(__file__).parents[2]
 LIVE = ROOT / "deploy" / "live" / "dagster.yaml"

@@ -20,15 +20,15 @@ from windrow.pipelines.build import build
 from windrow.pipelines.commands import doctor_network
 from windrow.pipelines.commands.doctor_findings import State
 from windrow.pipelines.live import window_resources
-from windrow.resources.bucket_rights import WrongRights
 from windrow.resources.chain import NotRegistered
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.checkpoint_publishing import publish_full
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.checkpoints.publishing import publish_full
 from windrow.resources.committed_miners import NoTrainerBucket
-from windrow.resources.s3_access import S3Access
-from windrow.resources.s3_bucket import S3Bucket
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.secret import Secret
-from windrow.resources.settings import Settings
+from windrow.resources.storage.rights import WrongRights
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.storage.s3_bucket import S3Bucket
 
 OWN, TRAINERS = "minerminer0001", "trainer0001"
 

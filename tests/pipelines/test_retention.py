@@ -18,8 +18,8 @@ from windrow.pipelines.build import build
 from windrow.pipelines.demo.network import trainer
 from windrow.pipelines.live import window_resources
 from windrow.pipelines.retention import KEPT_WINDOWS, prune
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.warehouse.lake import Lake
 
 DAY = 24 * 3600.0
 

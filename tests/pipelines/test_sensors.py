@@ -12,13 +12,13 @@ from windrow.engine.spool import DroppedGroup
 from windrow.networks.grail.checkpoint import ready_key
 from windrow.pipelines.build import build
 from windrow.pipelines.sensors import MISSED_ROWS, new_checkpoint, open_window
-from windrow.resources.checkpoints import CheckpointCache
+from windrow.resources.checkpoints.cache import CheckpointCache
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.development_chain import DevelopmentChain
-from windrow.resources.lake import Lake
-from windrow.resources.object_store import open_bucket
 from windrow.resources.secret import Secret
-from windrow.resources.settings import Settings
+from windrow.resources.storage.object_store import open_bucket
 from windrow.resources.wallet import DevelopmentWallet
+from windrow.resources.warehouse.lake import Lake
 
 WINDOW = 5_000_040
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.embedded import WINDOW, embedded, mine
 from tests.support.wandb_runs import offline_runs
 from windrow.networks.grail.constants import WINDOW_BLOCKS
-from windrow.resources.metrics import mining_metrics, validation_metrics
+from windrow.resources.tracking.metrics import mining_metrics, validation_metrics
 
 BLOCK_TIME = timedelta(seconds=12)
 JUDGED = WINDOW + 3 * WINDOW_BLOCKS

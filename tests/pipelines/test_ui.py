@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines.conftest import ROOT
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.embedded import WINDOW, mine
 from windrow.pipelines.build import build
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.wallet import DevelopmentWallet
+from windrow.resources.warehouse.lake import Lake
 
 GROUPS = {"ops": {"window_stream": {"config": {"max_groups": 2}}}}
 

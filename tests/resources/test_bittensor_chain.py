@@ -7,7 +7,7 @@ import pytest
 from tests.resources.substrate_state import hotkey_of
 from tests.support.bittensor import HOTKEYS, MINER, NETUID, TRAINER, WINDOW, Network, network
 from tests.support.bittensor import own_client_files as client_files
-from windrow.resources.bittensor_endpoints import UnknownNetwork, endpoints, shown
+from windrow.resources.bittensor.endpoints import UnknownNetwork, endpoints, shown
 from windrow.resources.chain import (
     ChainError,
     CommitmentRefused,

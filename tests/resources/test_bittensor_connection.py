@@ -10,7 +10,7 @@ from tests.resources.substrate_node import SubstrateNode
 from tests.resources.substrate_state import Subnet, SubstrateState
 from tests.support.bittensor import HOTKEYS, MINER, NETUID, TRAINER, WINDOW, Network, network
 from tests.support.bittensor import own_client_files as client_files
-from windrow.resources.bittensor_chain import SubmissionLost
+from windrow.resources.bittensor.chain import SubmissionLost
 from windrow.resources.chain import (
     ChainSilent,
     ReorganisedWindow,

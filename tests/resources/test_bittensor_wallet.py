@@ -9,7 +9,7 @@ import bittensor as bt
 import pytest
 from bittensor_core import Keypair, save_password_to_environment
 
-from windrow.resources.bittensor_wallet import BittensorWallet
+from windrow.resources.bittensor.wallet import BittensorWallet
 from windrow.resources.secret import Secret
 from windrow.resources.wallet import WalletError
 

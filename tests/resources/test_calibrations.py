@@ -19,7 +19,7 @@ from windrow.resources.calibrations import (
     Limits,
     read_limits,
 )
-from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint
+from windrow.resources.checkpoints.files import VerifiedCheckpoint, verify_checkpoint
 from windrow.resources.inference import Inference
 
 DEFAULT = calibration_for("float32", None)

@@ -8,11 +8,11 @@ from torch import Tensor
 from tests.resources.test_delta_checkpoints import TRAINER, next_checkpoint, step
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.networks.grail.checkpoint import ready_key
-from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint, weights_hash
-from windrow.resources.checkpoint_publisher import prune_published, publish_checkpoint
-from windrow.resources.checkpoint_publishing import CheckpointPublished
-from windrow.resources.checkpoints import CheckpointCache
-from windrow.resources.object_store import Bucket, open_bucket
+from windrow.resources.checkpoints.cache import CheckpointCache
+from windrow.resources.checkpoints.files import VerifiedCheckpoint, verify_checkpoint, weights_hash
+from windrow.resources.checkpoints.publisher import prune_published, publish_checkpoint
+from windrow.resources.checkpoints.publishing import CheckpointPublished
+from windrow.resources.storage.object_store import Bucket, open_bucket
 
 
 @pytest.fixture

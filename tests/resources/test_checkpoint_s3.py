@@ -13,10 +13,10 @@ from tests.support.flaky_proxy import Fault
 from tests.support.radosgw import KEY_ID, SECRET
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.networks.grail.checkpoint import kind_prefix, metadata_key, ready_key
-from windrow.resources.checkpoint_files import MissingCheckpointFile, WrongHash, verify_checkpoint
-from windrow.resources.checkpoint_publishing import publish_full
-from windrow.resources.checkpoints import CheckpointCache, NoReadyCheckpoint
-from windrow.resources.object_store import BucketUnavailable, ObjectMissing
+from windrow.resources.checkpoints.cache import CheckpointCache, NoReadyCheckpoint
+from windrow.resources.checkpoints.files import MissingCheckpointFile, WrongHash, verify_checkpoint
+from windrow.resources.checkpoints.publishing import publish_full
+from windrow.resources.storage.object_store import BucketUnavailable, ObjectMissing
 
 TRAINER = Keypair.create_from_uri("//Trainer")
 WEIGHTS = "FULL/model.safetensors"
@@ -69,9 +69,9 @@ def test_a_fetch_goes_on_where_the_connection_broke(s3: S3Place, cache: Checkpoi
 
 def test_a_process_killed_while_it_fetches_is_taken_up(s3: S3Place, cache: CheckpointCache) -> None:
     script = f"""
-from windrow.resources.checkpoints import CheckpointCache
-from windrow.resources.s3_access import S3Access
-from windrow.resources.s3_bucket import S3Bucket
+from windrow.resources.checkpoints.cache import CheckpointCache
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.storage.s3_bucket import S3Bucket
 from windrow.resources.secret import Secret
 from pathlib import Path
 access = S3Access({KEY_ID!r}, Secret({SECRET!r}), None, "us-east-1", {s3.proxy.url!r})

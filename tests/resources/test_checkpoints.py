@@ -17,7 +17,13 @@ from windrow.networks.grail.checkpoint import (
     metadata_key,
     ready_key,
 )
-from windrow.resources.checkpoint_files import (
+from windrow.resources.checkpoints.cache import (
+    CheckpointCache,
+    CheckpointTooLarge,
+    ContradictoryMetadata,
+    NoReadyCheckpoint,
+)
+from windrow.resources.checkpoints.files import (
     DamagedWeights,
     MissingCheckpointFile,
     UnexpectedCheckpointFile,
@@ -26,15 +32,14 @@ from windrow.resources.checkpoint_files import (
     WrongSignature,
     verify_checkpoint,
 )
-from windrow.resources.checkpoint_partials import partial_path
-from windrow.resources.checkpoint_publishing import CheckpointPublished, publish_full
-from windrow.resources.checkpoints import (
-    CheckpointCache,
-    CheckpointTooLarge,
-    ContradictoryMetadata,
-    NoReadyCheckpoint,
+from windrow.resources.checkpoints.partials import partial_path
+from windrow.resources.checkpoints.publishing import CheckpointPublished, publish_full
+from windrow.resources.storage.object_store import (
+    Bucket,
+    BucketUnavailable,
+    ObjectInfo,
+    open_bucket,
 )
-from windrow.resources.object_store import Bucket, BucketUnavailable, ObjectInfo, open_bucket
 
 WINDOW = 300
 FULL = kind_prefix(WINDOW, "FULL")
@@ -356,9 +361,9 @@ def test_ready_marker_is_written_last(checkpoint: Path, tmp_path: Path) -> None:
 def test_disks_that_fail_are_named(bucket: Bucket, tmp_path: Path) -> None:
     run_on_failing_disks(
         f"""
-from windrow.resources.checkpoints import CheckpointCache, CheckpointTooLarge
+from windrow.resources.checkpoints.cache import CheckpointCache, CheckpointTooLarge
 from windrow.resources.files import PathRefused
-from windrow.resources.object_store import open_bucket
+from windrow.resources.storage.object_store import open_bucket
 
 bucket = open_bucket({bucket.name!r})
 (small / "filler").write_bytes(bytes(600_000))

@@ -22,8 +22,14 @@ from windrow.networks.grail.delta import (
     UnencodableDelta,
 )
 from windrow.networks.grail.delta_codec import VERSIONS, DeltaFormat
-from windrow.resources import model_update
-from windrow.resources.checkpoint_files import (
+from windrow.resources.checkpoints.cache import (
+    CheckpointCache,
+    CheckpointTooLarge,
+    NoReadyCheckpoint,
+)
+from windrow.resources.checkpoints.delta_links import BrokenChain
+from windrow.resources.checkpoints.delta_publishing import publish_delta
+from windrow.resources.checkpoints.files import (
     DamagedWeights,
     MissingCheckpointFile,
     UnsafeCheckpoint,
@@ -33,17 +39,20 @@ from windrow.resources.checkpoint_files import (
     stored_tensors,
     verify_checkpoint,
 )
-from windrow.resources.checkpoint_publishing import (
+from windrow.resources.checkpoints.publishing import (
     CheckpointPublished,
     publish_full,
     write_full_metadata,
 )
-from windrow.resources.checkpoints import CheckpointCache, CheckpointTooLarge, NoReadyCheckpoint
-from windrow.resources.delta_links import BrokenChain
-from windrow.resources.delta_publishing import publish_delta
-from windrow.resources.model_update import HalfUpdated, apply_in_place, follow, update_in_place
-from windrow.resources.models import LoadedCheckpoint, load_checkpoint
-from windrow.resources.object_store import Bucket, BucketUnavailable, ObjectInfo, open_bucket
+from windrow.resources.models import update as model_update
+from windrow.resources.models.loading import LoadedCheckpoint, load_checkpoint
+from windrow.resources.models.update import HalfUpdated, apply_in_place, follow, update_in_place
+from windrow.resources.storage.object_store import (
+    Bucket,
+    BucketUnavailable,
+    ObjectInfo,
+    open_bucket,
+)
 
 TRAINER = Keypair.create_from_uri("//Trainer")
 ANCHOR, WINDOWS = 300, (330, 360, 390)
@@ -511,8 +520,8 @@ def test_tied_head_is_no_obstacle_in_place(tmp_path: Path) -> None:
     for name, tensor in (("before", embedding), ("after", changed)):
         (tmp_path / name).mkdir()
         save_file({"embed.weight": tensor}, tmp_path / name / "model.safetensors")
-    from windrow.resources.checkpoint_files import weights_hash
-    from windrow.resources.delta_publishing import _changes
+    from windrow.resources.checkpoints.delta_publishing import _changes
+    from windrow.resources.checkpoints.files import weights_hash
 
     changes, _ = _changes(tmp_path / "before", tmp_path / "after")
     digest = apply_in_place(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from windrow.resources.checkpoint_files import file_sha256
-from windrow.resources.file_digests import digest_once
+from windrow.resources.checkpoints.digests import digest_once
+from windrow.resources.checkpoints.files import file_sha256
 
 
 class Counted:
@@ -35,7 +35,7 @@ def written(path: Path, text: str) -> Path:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time of a change of the inode cannot be set back, so no file is too young here."""
-    monkeypatch.setattr("windrow.resources.file_digests.SETTLED_NS", -(10**9))
+    monkeypatch.setattr("windrow.resources.checkpoints.digests.SETTLED_NS", -(10**9))
 
 
 @pytest.mark.usefixtures("settled")

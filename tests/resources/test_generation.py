@@ -7,10 +7,10 @@ import torch
 from tests.support.tiny_checkpoint import EOS_ID, make_tiny_checkpoint
 from windrow.engine.ports import GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.generation import TransformersGenerator
-from windrow.resources.generation_prompt import InvalidPrompt, PromptTooLong
-from windrow.resources.models import load_checkpoint
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.generation.prompt import InvalidPrompt, PromptTooLong
+from windrow.resources.generation.transformers_generator import TransformersGenerator
+from windrow.resources.models.loading import load_checkpoint
 
 POLICY = GenerationPolicy(40, 0.7, 0.9, 50, 1.0)
 GREEDY = replace(POLICY, temperature=0.01, top_k=1)

@@ -7,7 +7,7 @@ import pytest
 from tests.support import scripted_sglang as scripted
 from tests.support.scripted_sglang import ScriptedSGLang
 from windrow import WindrowError
-from windrow.resources.generation_http import (
+from windrow.resources.generation.client import (
     AnswerTooLarge,
     Flight,
     GenerationServerError,

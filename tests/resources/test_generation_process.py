@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from windrow.resources.generation_http import ServerClient, succeeded
-from windrow.resources.generation_process import (
+from windrow.resources.generation.client import ServerClient, succeeded
+from windrow.resources.generation.process import (
     MAX_LOG_BYTES,
     PortTaken,
     ServerProcess,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from windrow.resources.configuration.settings import SettingError, Settings, UnknownSetting
 from windrow.resources.secret import Secret
-from windrow.resources.settings import SettingError, Settings, UnknownSetting
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 MINER = {

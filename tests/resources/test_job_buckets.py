@@ -19,10 +19,10 @@ from windrow.resources.fleet.job_buckets import (
     run_job,
 )
 from windrow.resources.fleet.nodes import LocalNode, TaskFailed
-from windrow.resources.object_store import Bucket, InvalidKey, ObjectMissing, open_bucket
-from windrow.resources.s3_access import S3Access
-from windrow.resources.s3_bucket import s3_bucket
 from windrow.resources.secret import Secret
+from windrow.resources.storage.object_store import Bucket, InvalidKey, ObjectMissing, open_bucket
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.storage.s3_bucket import s3_bucket
 
 DEMO = Path(__file__).parents[2] / "pipelines" / "demo" / "checkpoint"
 JOB = Job(

@@ -11,10 +11,9 @@ import pytest
 from tests.support.disks import run_on_failing_disks
 from tests.support.lake_rows import rows_of
 from tests.support.processes import run_together
-from windrow.resources import lake_files
-from windrow.resources.lake import Lake
-from windrow.resources.lake_catalogue import QueryFailed, QueryRefused
-from windrow.resources.lake_files import (
+from windrow.resources.warehouse import files as lake_files
+from windrow.resources.warehouse.catalogue import QueryFailed, QueryRefused
+from windrow.resources.warehouse.files import (
     LakeError,
     LakeFileDamaged,
     LakeFileExists,
@@ -22,7 +21,8 @@ from windrow.resources.lake_files import (
     LakeSchemaError,
     UnknownDataset,
 )
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 COUNT = "SELECT count(*) AS n FROM faults"
 
@@ -276,8 +276,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.support.lake_rows import rows_of
-from windrow.resources import lake_files
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse import files as lake_files
+from windrow.resources.warehouse.lake import Lake
 
 number, root = int(sys.argv[1]), Path(sys.argv[2])
 lake = Lake(root)
@@ -304,9 +304,9 @@ def test_a_race_to_write_one_window_has_one_winner(lake: Lake) -> None:
 import sys
 from pathlib import Path
 from tests.support.lake_rows import rows_of
-from windrow.resources import lake_files
-from windrow.resources.lake import Lake
-from windrow.resources.lake_files import LakeFileExists
+from windrow.resources.warehouse import files as lake_files
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.files import LakeFileExists
 
 lake = Lake(Path(sys.argv[2]))
 won = 0
@@ -328,8 +328,8 @@ import random
 import pytest
 from tests.support.lake_rows import rows_of
 from windrow.resources.files import DiskFull, PathRefused
-from windrow.resources import lake_files
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse import files as lake_files
+from windrow.resources.warehouse.lake import Lake
 
 read_only_lake = Lake(read_only / "lake")
 with pytest.raises(PathRefused):

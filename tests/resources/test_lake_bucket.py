@@ -5,11 +5,11 @@ import pytest
 from tests.support.lake_rows import rows_of
 from tests.support.radosgw import KEY_ID, SECRET, make_bucket
 from windrow.pipelines.commands.named_queries import named_queries
-from windrow.resources.lake import Lake
-from windrow.resources.lake_bucket import BucketLake
-from windrow.resources.lake_catalogue import QueryFailed, QueryRefused
-from windrow.resources.lake_files import LakeError
-from windrow.resources.s3_access import S3Access, S3AccessMissing
+from windrow.resources.storage.s3_access import S3Access, S3AccessMissing
+from windrow.resources.warehouse.bucket import BucketLake
+from windrow.resources.warehouse.catalogue import QueryFailed, QueryRefused
+from windrow.resources.warehouse.files import LakeError
+from windrow.resources.warehouse.lake import Lake
 
 DAY = 240 * 30
 KEYS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}

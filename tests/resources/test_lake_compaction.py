@@ -13,10 +13,11 @@ import pytest
 
 from tests.support.lake_rows import rows_of
 from tests.support.processes import ENVIRONMENT, run_together
-from windrow.resources import lake_compaction, lake_files
-from windrow.resources.lake import Lake
-from windrow.resources.lake_files import LakeFileDamaged, LakeFileExists
-from windrow.resources.lake_manifest import Manifest, to_ranges, without
+from windrow.resources.warehouse import compaction as lake_compaction
+from windrow.resources.warehouse import files as lake_files
+from windrow.resources.warehouse.files import LakeFileDamaged, LakeFileExists
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.manifest import Manifest, to_ranges, without
 
 DAY = 240 * 30
 ROWS = "SELECT * FROM faults ORDER BY window_start, hotkey, reason"
@@ -222,7 +223,7 @@ BUSY = """
 import sys, time
 from pathlib import Path
 from tests.support.lake_rows import rows_of
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 number, lake, until = int(sys.argv[1]), Lake(Path(sys.argv[2])), time.time() + float(sys.argv[3])
 DAY = 240 * 30
@@ -261,7 +262,7 @@ def test_a_compaction_killed_at_any_moment_loses_nothing(lake: Lake) -> None:
 import sys
 from pathlib import Path
 from tests.support.lake_rows import rows_of
-from windrow.resources.lake import Lake
+from windrow.resources.warehouse.lake import Lake
 
 lake = Lake(Path(sys.argv[1]))
 print("ready", flush=True)

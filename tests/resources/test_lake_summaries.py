@@ -8,12 +8,13 @@ import pyarrow as pa
 import pytest
 
 from tests.support.lake_rows import rows_of
-from windrow.resources import lake_catalogue, lake_summaries
-from windrow.resources.lake import Lake
-from windrow.resources.lake_files import LakeError
-from windrow.resources.lake_manifest import MANIFEST
-from windrow.resources.lake_schema import DATASETS
-from windrow.resources.lake_summaries import SUMMARIES
+from windrow.resources.warehouse import catalogue as lake_catalogue
+from windrow.resources.warehouse import summaries as lake_summaries
+from windrow.resources.warehouse.files import LakeError
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.manifest import MANIFEST
+from windrow.resources.warehouse.schema import DATASETS
+from windrow.resources.warehouse.summaries import SUMMARIES
 
 DAY = 240 * 30
 TOTALS = "SELECT window_start, hotkey, verdicts, margin_sum FROM check_totals ORDER BY ALL"

@@ -13,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.lake_rows import rows_of
 from tests.support.proof_workers import no_worker_left, pids, stopped
-from windrow.resources.generation_process import ServerProcess
-from windrow.resources.lake import Lake
-from windrow.resources.metrics_parts import PartsCollector
-from windrow.resources.metrics_server import LakeCollector, PortTaken, serve_metrics
-from windrow.resources.proof_worker_frames import encode
-from windrow.resources.proof_worker_processes import ProcessHost, scrubbed
+from windrow.resources.generation.process import ServerProcess
+from windrow.resources.proof_pool.frames import encode
+from windrow.resources.proof_pool.processes import ProcessHost, scrubbed
+from windrow.resources.tracking.parts import PartsCollector
+from windrow.resources.tracking.server import LakeCollector, PortTaken, serve_metrics
+from windrow.resources.warehouse.lake import Lake
 
 WINDOW = 5_000_040
 HOTKEY = "5FqRrXd42xpzxyrFkKSkp6hoy2fJzMScekWFq9sc7wELMyes"

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.networks.grail.checkpoint import CheckpointMetadata
-from windrow.resources.checkpoint_files import DamagedWeights, VerifiedCheckpoint
-from windrow.resources.checkpoint_tokenizer import load_tokenizer
-from windrow.resources.model_config import InconsistentCheckpoint, UnsupportedModel
-from windrow.resources.models import DeviceUnavailable, LoadedCheckpoint, load_checkpoint
+from windrow.resources.checkpoints.files import DamagedWeights, VerifiedCheckpoint
+from windrow.resources.checkpoints.tokenizer import load_tokenizer
+from windrow.resources.models.config import InconsistentCheckpoint, UnsupportedModel
+from windrow.resources.models.loading import DeviceUnavailable, LoadedCheckpoint, load_checkpoint
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "grail"
 EMBEDDING = "model.embed_tokens.weight"

@@ -12,7 +12,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from tests.support.disks import run_on_failing_disks
-from windrow.resources.object_store import (
+from windrow.resources.storage.object_store import (
     Bucket,
     BucketRefused,
     BucketUnavailable,
@@ -205,7 +205,7 @@ def test_full_and_read_only_disks_are_named_and_leave_nothing(tmp_path: Path) ->
 import os
 import pytest
 from windrow.resources.files import DiskFull, PathRefused
-from windrow.resources.object_store import BucketFull, BucketRefused, open_bucket
+from windrow.resources.storage.object_store import BucketFull, BucketRefused, open_bucket
 
 big = os.urandom(2_000_000)
 source = small.parent / "source"
@@ -256,7 +256,7 @@ def test_a_put_killed_half_way_shows_no_object(tmp_path: Path, create: bool) -> 
     script = textwrap.dedent(f"""
         import sys, time
         import obstore
-        from windrow.resources.object_store import open_bucket
+        from windrow.resources.storage.object_store import open_bucket
         bucket = open_bucket({str(tmp_path / "bucket")!r})
         data = bytes(400_000_000)
         print("ready", flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from windrow.resources.proof_worker_frames import (
+from windrow.resources.proof_pool.frames import (
     MAX_ARRAYS,
     MAX_FRAME,
     MAX_HEADER,

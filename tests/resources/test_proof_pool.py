@@ -19,24 +19,24 @@ from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.engine.forward import InvalidSequence
 from windrow.engine.ports import Proof, ProofCancelled
 from windrow.engine.proving import ModelProver
-from windrow.resources import proof_worker_client
-from windrow.resources.checkpoint_files import (
+from windrow.resources.checkpoints.files import (
     VerifiedCheckpoint,
     WrongHash,
     verify_checkpoint,
 )
-from windrow.resources.models import load_checkpoint
-from windrow.resources.proof_pool import NoSuchGpu, ProofPool
-from windrow.resources.proof_worker_client import (
+from windrow.resources.models.loading import load_checkpoint
+from windrow.resources.proof_pool import client as proof_worker_client
+from windrow.resources.proof_pool.client import (
     Limits,
     ProofWorkerLost,
     RemoteWorker,
     WorkerDied,
     WorkerHung,
 )
-from windrow.resources.proof_worker_frames import decode, encode
-from windrow.resources.proof_worker_processes import scrubbed, workers_at
-from windrow.resources.proof_worker_service import ProofService
+from windrow.resources.proof_pool.frames import decode, encode
+from windrow.resources.proof_pool.pool import NoSuchGpu, ProofPool
+from windrow.resources.proof_pool.processes import scrubbed, workers_at
+from windrow.resources.proof_pool.service import ProofService
 
 COEFFICIENTS = np.arange(-120, 120, 15, dtype=np.int8)
 SEQUENCES = [

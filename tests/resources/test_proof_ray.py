@@ -14,12 +14,12 @@ from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.engine.forward import InvalidSequence
 from windrow.engine.proving import ModelProver
 from windrow.pipelines.live import inference
-from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint
-from windrow.resources.models import load_checkpoint
-from windrow.resources.proof_pool import ProofPool
-from windrow.resources.proof_worker_client import Limits
-from windrow.resources.proof_worker_frames import decode, encode
-from windrow.resources.settings import Settings
+from windrow.resources.checkpoints.files import VerifiedCheckpoint, verify_checkpoint
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.models.loading import load_checkpoint
+from windrow.resources.proof_pool.client import Limits
+from windrow.resources.proof_pool.frames import decode, encode
+from windrow.resources.proof_pool.pool import ProofPool
 
 pytestmark = pytest.mark.live
 OBJECT_STORE = 80 * 1024 * 1024
@@ -105,7 +105,7 @@ def test_two_nodes_prove_and_a_killed_one_is_made_up_for(
 def test_a_worker_keeps_no_secret_of_its_node(
     cluster: Any,
 ) -> None:
-    from windrow.resources.proof_worker_ray import ProofActor
+    from windrow.resources.proof_pool.ray_workers import ProofActor
 
     before = dict(os.environ)
     try:

@@ -10,14 +10,14 @@ from tests.support.radosgw import READ_KEY_ID, READ_SECRET
 from windrow.networks.grail.bucket import BucketCommitment, MalformedBucket
 from windrow.networks.grail.validation.credentials import already_published
 from windrow.resources.development_chain import DevelopmentChain
-from windrow.resources.object_store import BucketRefused
-from windrow.resources.read_credentials import (
+from windrow.resources.secret import Secret
+from windrow.resources.storage.object_store import BucketRefused
+from windrow.resources.storage.read_credentials import (
     CommittedBuckets,
     commit_read_credentials,
     read_commitment,
 )
-from windrow.resources.s3_access import S3Access
-from windrow.resources.secret import Secret
+from windrow.resources.storage.s3_access import S3Access
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 VECTORS = Path(__file__).parents[1] / "vectors" / "grail-validation" / "credentials.json"

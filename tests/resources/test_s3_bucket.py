@@ -13,9 +13,9 @@ import pytest
 from tests.conftest import S3Place
 from tests.support.flaky_proxy import Fault
 from tests.support.radosgw import SECRET
-from windrow.resources.bucket_expiry import expire_windows
-from windrow.resources.bucket_rights import Rights, WrongRights, check_key_pair, probe_rights
-from windrow.resources.object_store import (
+from windrow.resources.secret import Secret
+from windrow.resources.storage.expiry import expire_windows
+from windrow.resources.storage.object_store import (
     BucketMissing,
     BucketRefused,
     BucketUnavailable,
@@ -27,10 +27,10 @@ from windrow.resources.object_store import (
     ObjectTooLarge,
     open_bucket,
 )
-from windrow.resources.patience import LONGEST_WAIT_SECONDS, Patience
-from windrow.resources.s3_access import S3Access, S3AccessMissing
-from windrow.resources.s3_bucket import S3Bucket
-from windrow.resources.secret import Secret
+from windrow.resources.storage.patience import LONGEST_WAIT_SECONDS, Patience
+from windrow.resources.storage.rights import Rights, WrongRights, check_key_pair, probe_rights
+from windrow.resources.storage.s3_access import S3Access, S3AccessMissing
+from windrow.resources.storage.s3_bucket import S3Bucket
 
 KEY = "grail/windows/5Grw-window-60.parquet"
 SOME_KINDS = ["busy", "reset", "stored_then_reset", "stored_then_busy"]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from windrow.resources.secret import Secret
-from windrow.resources.settings import (
+from windrow.resources.configuration.settings import (
     HIDDEN,
     SETTINGS,
     SettingError,
     Settings,
     UnknownSetting,
 )
+from windrow.resources.secret import Secret
 
 MNEMONIC = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
-from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint
-from windrow.resources.generation_launch import InvalidLaunch, ServerLaunch
+from windrow.resources.checkpoints.files import VerifiedCheckpoint, verify_checkpoint
+from windrow.resources.generation.launch import InvalidLaunch, ServerLaunch
+from windrow.resources.generation.sglang_launch import SGLangCommand
 from windrow.resources.secret import Secret
-from windrow.resources.sglang_launch import SGLangCommand
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,13 @@ import pytest
 
 from tests.support.scripted_sglang import recorded
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.resources.generation_http import MalformedAnswer
-from windrow.resources.generation_requests import RequestAborted, SampleRequest, WrongWeights
-from windrow.resources.sglang_requests import generate_body, read_completions, sampling_params
+from windrow.resources.generation.client import MalformedAnswer
+from windrow.resources.generation.requests import RequestAborted, SampleRequest, WrongWeights
+from windrow.resources.generation.sglang_requests import (
+    generate_body,
+    read_completions,
+    sampling_params,
+)
 
 EOS = 2
 POLICY = GenerationPolicy(4, 0.7, 0.9, 50, 1.0)

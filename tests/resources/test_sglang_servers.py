@@ -14,15 +14,15 @@ from tests.support.scripted_sglang import ScriptedSGLang
 from tests.support.tiny_checkpoint import EOS_ID, make_tiny_checkpoint
 from windrow.engine.ports import GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint
-from windrow.resources.generation_dispatch import NoServerLeft
-from windrow.resources.generation_http import RequestRefused, Unauthorized
-from windrow.resources.generation_pool import GenerationFailed, GenerationServers, ServedGenerator
-from windrow.resources.generation_prompt import InvalidPrompt, PromptTooLong
-from windrow.resources.generation_requests import WrongWeights
+from windrow.resources.checkpoints.files import VerifiedCheckpoint, verify_checkpoint
+from windrow.resources.generation.client import RequestRefused, Unauthorized
+from windrow.resources.generation.dispatch import NoServerLeft
+from windrow.resources.generation.pool import GenerationFailed, GenerationServers, ServedGenerator
+from windrow.resources.generation.prompt import InvalidPrompt, PromptTooLong
+from windrow.resources.generation.requests import WrongWeights
+from windrow.resources.generation.sglang_server import SGLangServer
+from windrow.resources.generation.sglang_weights import WeightsNotLoaded
 from windrow.resources.secret import Secret
-from windrow.resources.sglang_server import SGLangServer
-from windrow.resources.sglang_weights import WeightsNotLoaded
 
 POLICY = GenerationPolicy(10, 0.7, 0.9, 50, 1.0)
 PROMPT = np.array([5, 6, 7], dtype=np.int32)

@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.resources.token_sampling import (
+from windrow.resources.generation.token_sampling import (
     NonFiniteLogits,
     candidates,
     draw,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.wandb_runs import offline_runs
-from windrow.resources.metrics import WindowMetrics
 from windrow.resources.secret import Secret
-from windrow.resources.tracking import TrackingFailed, WandbTracker
+from windrow.resources.tracking.metrics import WindowMetrics
+from windrow.resources.tracking.tracker import TrackingFailed, WandbTracker
 
 WINDOW = 5_000_040
 HOTKEY = "5FqRrXd42xpzxyrFkKSkp6hoy2fJzMScekWFq9sc7wELMyes"

@@ -12,13 +12,13 @@ from tests.support.scripted_vllm import ScriptedVLLM
 from tests.support.tiny_checkpoint import EOS_ID, make_tiny_checkpoint
 from windrow.engine.ports import GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
-from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint
-from windrow.resources.generation_http import Unauthorized
-from windrow.resources.generation_launch import InvalidLaunch, ServerLaunch
-from windrow.resources.generation_pool import GenerationFailed, GenerationServers, ServedGenerator
-from windrow.resources.generation_requests import WrongWeights
+from windrow.resources.checkpoints.files import VerifiedCheckpoint, verify_checkpoint
+from windrow.resources.generation.client import Unauthorized
+from windrow.resources.generation.launch import InvalidLaunch, ServerLaunch
+from windrow.resources.generation.pool import GenerationFailed, GenerationServers, ServedGenerator
+from windrow.resources.generation.requests import WrongWeights
+from windrow.resources.generation.vllm_server import VLLMCommand, VLLMServer, served_name
 from windrow.resources.secret import Secret
-from windrow.resources.vllm_server import VLLMCommand, VLLMServer, served_name
 
 POLICY = GenerationPolicy(10, 0.7, 0.9, None, 1.1)
 PROMPT = np.array([5, 6, 7], dtype=np.int32)

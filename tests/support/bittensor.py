@@ -11,9 +11,9 @@ import pytest
 from tests.resources.substrate_node import SubstrateNode
 from tests.resources.substrate_state import Subnet, SubstrateState, hotkey_of
 from windrow.networks.grail.constants import BLOCK_SECONDS
-from windrow.resources.bittensor_chain import BittensorChain
-from windrow.resources.bittensor_connection import BittensorConnection
-from windrow.resources.bittensor_endpoints import endpoints
+from windrow.resources.bittensor.chain import BittensorChain
+from windrow.resources.bittensor.connection import BittensorConnection
+from windrow.resources.bittensor.endpoints import endpoints
 from windrow.resources.secret import Secret
 from windrow.resources.wallet import DevelopmentWallet
 

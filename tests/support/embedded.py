@@ -7,10 +7,10 @@ import dagster as dg
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.pipelines.build import build
 from windrow.pipelines.demo.network import trainer
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.checkpoint_publishing import publish_full
-from windrow.resources.object_store import open_bucket
-from windrow.resources.settings import Settings
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.checkpoints.publishing import publish_full
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.storage.object_store import open_bucket
 
 WINDOW = 5_000_040
 """Long over on the development chain, so nothing depends on the time of day."""

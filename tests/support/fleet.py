@@ -22,13 +22,13 @@ from windrow.engine.fleet.frames import from_json, to_json
 from windrow.engine.fleet.stages import STAGES, Standing
 from windrow.pipelines.build import build
 from windrow.pipelines.commands.node_verify import run_node
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.access import FleetAccess, Work
 from windrow.resources.fleet.agent_identity import public_half
 from windrow.resources.fleet.agent_service import agent_app
 from windrow.resources.fleet.nodes import Answer, TaskFailed
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
 from windrow.resources.wallet import DevelopmentWallet
+from windrow.resources.warehouse.lake import Lake
 
 SMALL = Work(
     processor_bytes=8 << 20,

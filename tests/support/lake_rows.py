@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.schema import DATASETS
 
 
 def rows_of(dataset: str, window: int, count: int = 2, **values: Any) -> pa.Table:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from windrow.resources.proof_pool import ProofPool
-from windrow.resources.proof_worker_client import Limits
-from windrow.resources.proof_worker_processes import stop_workers, workers_at
+from windrow.resources.proof_pool.client import Limits
+from windrow.resources.proof_pool.pool import ProofPool
+from windrow.resources.proof_pool.processes import stop_workers, workers_at
 
 IDLE_SECONDS = 600.0
 """What a failed test leaves behind is gone after that."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from windrow.resources.checkpoint_files import VerifiedCheckpoint, verify_checkpoint
-from windrow.resources.checkpoint_publishing import write_full_metadata
-from windrow.resources.generation_launch import ServerLaunch
+from windrow.resources.checkpoints.files import VerifiedCheckpoint, verify_checkpoint
+from windrow.resources.checkpoints.publishing import write_full_metadata
+from windrow.resources.generation.launch import ServerLaunch
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("SGLANG_PYTHON", ROOT / ".windrow/sglang-venv/bin/python"))

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from windrow.resources.sglang_weights import expected_checksums
+from windrow.resources.generation.sglang_weights import expected_checksums
 
 RECORDED = Path(__file__).parents[1] / "vectors" / "sglang"
 

@@ -12,7 +12,7 @@ from windrow.engine.replay import replay
 from windrow.engine.validation_inputs import ReplayInputs
 from windrow.networks.grail.bucket import window_file_key
 from windrow.pipelines.live import window_resources
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ from windrow.networks.grail.seeds import problem_seed
 from windrow.networks.grail.window_file import write_window_file
 from windrow.pipelines.build import build
 from windrow.pipelines.demo.network import trainer
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.checkpoint_publishing import publish_full
-from windrow.resources.object_store import open_bucket
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.checkpoints.publishing import publish_full
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.secret import Secret
-from windrow.resources.settings import Settings
+from windrow.resources.storage.object_store import open_bucket
 from windrow.resources.wallet import DevelopmentWallet
 
 WINDOW = 5_000_040

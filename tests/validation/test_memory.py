@@ -13,9 +13,9 @@ from windrow.networks.grail.validation.service import BAN_WINDOWS
 from windrow.networks.grail.windows import validator_target
 from windrow.pipelines.build import build
 from windrow.resources.chain import WeightsRefused
+from windrow.resources.configuration.settings import Settings
 from windrow.resources.development_chain import DevelopmentChain
-from windrow.resources.lake_schema import DATASETS
-from windrow.resources.settings import Settings
+from windrow.resources.warehouse.schema import DATASETS
 
 A, B, C = (miner(uri).hotkey for uri in HONEST[:3])
 RULES = {"ops": {"weights": {"config": {"exponent": 1.0, "burn_percentage": 50.0}}}}

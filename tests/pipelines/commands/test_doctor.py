@@ -11,10 +11,10 @@ from tests.support.proof_workers import no_worker_left, pids, stopped
 from tests.support.relays import relays
 from windrow.pipelines.commands import doctor_machine, doctor_network
 from windrow.pipelines.commands.doctor_findings import Finding, State, look
-from windrow.resources.generation_process import ServerProcess
-from windrow.resources.proof_worker_frames import encode
-from windrow.resources.proof_worker_processes import ProcessHost, scrubbed
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.generation.process import ServerProcess
+from windrow.resources.proof_pool.frames import encode
+from windrow.resources.proof_pool.processes import ProcessHost, scrubbed
 
 
 def found(findings: object, about: str) -> Finding:

@@ -16,8 +16,8 @@ from windrow.pipelines.commands.advice import ADVICE, UPLOADS
 from windrow.pipelines.commands.explain import NothingKnown
 from windrow.pipelines.commands.explain_page import LOOKED_AT
 from windrow.pipelines.embedded import embedded_chain
-from windrow.resources.lake import Lake
-from windrow.resources.object_store import open_bucket
+from windrow.resources.storage.object_store import open_bucket
+from windrow.resources.warehouse.lake import Lake
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.lake_rows import rows_of
 from windrow.pipelines.live import open_wallet
-from windrow.resources.lake import Lake
-from windrow.resources.settings import Settings
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.warehouse.lake import Lake
 
 WINDOW = 5_000_040
 

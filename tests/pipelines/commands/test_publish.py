@@ -10,10 +10,10 @@ from tests.resources.test_delta_checkpoints import next_checkpoint, step
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
 from windrow.pipelines.commands.publish import publish
 from windrow.pipelines.live import open_store, open_wallet
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.checkpoint_publishing import CheckpointPublished
-from windrow.resources.checkpoints import CheckpointCache
-from windrow.resources.settings import Settings
+from windrow.resources.checkpoints.cache import CheckpointCache
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.checkpoints.publishing import CheckpointPublished
+from windrow.resources.configuration.settings import Settings
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 
 from windrow.engine.fleet.stages import STAGES
 from windrow.pipelines.commands.named_queries import UnknownQuery, named_queries, query_named
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 W1, W2, W3 = 7200, 7230, 7260
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from tests.support.lake_rows import rows_of
 from windrow.pipelines.cli import app
 from windrow.pipelines.commands.named_queries import UnknownQuery, named_queries
-from windrow.resources.lake import Lake
-from windrow.resources.lake_schema import DATASETS
-from windrow.resources.s3_access import S3AccessMissing
+from windrow.resources.storage.s3_access import S3AccessMissing
+from windrow.resources.warehouse.lake import Lake
+from windrow.resources.warehouse.schema import DATASETS
 
 WINDOW = 7200
 

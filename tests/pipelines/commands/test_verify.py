@@ -25,9 +25,9 @@ from windrow.pipelines.commands.verify import (
     Verifier,
 )
 from windrow.pipelines.embedded import embedded_chain
-from windrow.resources.object_store import ObjectExists
-from windrow.resources.s3_access import S3Access
-from windrow.resources.s3_bucket import s3_bucket
+from windrow.resources.storage.object_store import ObjectExists
+from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.storage.s3_bucket import s3_bucket
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from windrow.pipelines.demo.corpus import EOS, THINKING_MODE, Corpus, completion
 from windrow.pipelines.demo.evaluate import evaluate
 from windrow.pipelines.demo.network import CHECKPOINT
 from windrow.pipelines.demo.train import Recipe, example_loss, train
-from windrow.resources.checkpoint_files import verify_checkpoint
-from windrow.resources.checkpoint_tokenizer import load_tokenizer
+from windrow.resources.checkpoints.files import verify_checkpoint
+from windrow.resources.checkpoints.tokenizer import load_tokenizer
 
 TINY = Recipe(hidden=32, layers=1, steps=2, batch=4)
 

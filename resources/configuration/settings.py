@@ -1,0 +1,251 @@
+"""What a person can set: `WINDROW_*` variables, and those of the miner guide under their own names.
+
+They come from the environment, and from a file `.env` in the working folder for what the
+environment does not say.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from dotenv import dotenv_values
+
+from windrow import WindrowError
+from windrow.resources.configuration import guide, values
+from windrow.resources.configuration.network import NETWORK_SETTINGS
+from windrow.resources.configuration.setting import PREFIX, Setting
+from windrow.resources.configuration.work import WORK_SETTINGS
+from windrow.resources.secret import Secret
+
+SETTINGS = (*NETWORK_SETTINGS, *WORK_SETTINGS)
+
+HIDDEN = "set (hidden)"
+
+
+class SettingError(WindrowError):
+    """A variable holds something Windrow cannot use, or names no setting."""
+
+    def __init__(self, variable: str, value: str, allowed: str) -> None:
+        super().__init__(f"{variable}={value} cannot be used: {allowed}.")
+        self.variable = variable
+        self.value = value
+        self.allowed = allowed
+
+
+class UnknownSetting(SettingError):
+    """A variable that no setting has, most likely a typing mistake."""
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One line of `windrow doctor`.
+
+    value: printable; a secret reads "set (hidden)".
+    source: "environment", the guide's variable, or "default".
+    used: False for a variable of the miner guide that changes nothing here.
+    """
+
+    name: str
+    value: str
+    source: str
+    meaning: str
+    used: bool = True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, checked. `SETTINGS` says what each is and where it comes from.
+
+    given: the variable each field was read from, where it is not the default.
+    unused: variables of the guide that change nothing here, and why.
+    """
+
+    home: Path
+    lake: Path
+    cache: Path
+    fleet: Path
+    trusted_node: str | None
+    node_models: Path | None
+    job_bucket: str
+    pod_image: str | None
+    pod_namespace: str
+
+    chain: str
+    chain_seed: str
+    chain_clock: str
+    chain_block_seconds: float
+    chain_genesis: datetime
+    network: str
+    chain_endpoint: str | None
+    netuid: int
+
+    wallet: str
+    wallet_uri: Secret
+    wallet_cold: str
+    wallet_hot: str
+    wallet_path: Path
+
+    bucket_account: str | None
+    bucket: str
+    bucket_endpoint: str | None
+    bucket_region: str
+    bucket_path_style: bool
+    bucket_windows: int
+    bucket_read_key_id: Secret | None
+    bucket_read_secret: Secret | None
+    bucket_write_key_id: Secret | None
+    bucket_write_secret: Secret | None
+
+    trainer_hotkey: str | None
+
+    beacon: str
+    drand_rounds: Path | None
+    drand_relays: tuple[str, ...]
+    drand_seconds: float
+
+    generation: str
+    generation_gpu: int | None
+    tensor_parallel: int
+    generation_servers: tuple[str, ...]
+    generation_api_key: Secret | None
+    generation_python: Path | None
+    generation_port: int
+    groups_per_batch: int
+    max_concurrent: int
+    max_sequences: int
+    context_length: int
+    gpu_memory: float
+    disable_cuda_graph: bool
+    server_timeout: float
+
+    proof_ray: str | None
+    proof_ray_gpu: bool
+    proof_gpu: int | None
+    proof_gpus: tuple[int, ...]
+    proof_subprocess: bool
+    proof_workers: int
+
+    groups_in_flight: int
+    reward_workers: int
+    max_groups: int
+    safety_blocks: int
+    verify_submission: bool
+    validation_workers: int
+    evaluation_seconds: float
+    calibration: bool
+    set_weights: bool
+    tasks: str
+
+    tracker: str
+    wandb_mode: str
+    wandb_project: str
+    wandb_entity: str | None
+    wandb_api_key: Secret | None
+
+    given: Mapping[str, str] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """The settings of an environment; without one, this process's and its folder's `.env`.
+
+        Raises SettingError for a value outside what is allowed and for settings that contradict
+        each other, UnknownSetting for a variable of Windrow's or the guide's families that names
+        no setting.
+        """
+        given = _surroundings() if environment is None else environment
+        given = {name: text for name, text in given.items() if text or not guide.of_family(name)}
+        _refuse_unknown(given)
+        found: dict[str, Any] = {"guide": guide.parts_asked_for(given)}
+        sources: dict[str, str] = {}
+        for setting in SETTINGS:
+            found[setting.name] = _value(setting, given, found, sources)
+        del found["guide"]
+        if contradiction := guide.contradiction(found):
+            name, allowed = contradiction
+            setting = next(setting for setting in SETTINGS if setting.name == name)
+            shown = _shown(setting, found[name])
+            raise SettingError(sources.get(name, setting.variable), shown, allowed)
+        for name, (parse, _) in guide.WITHOUT_EFFECT.items():
+            if given.get(name):
+                _parsed(name, given[name], parse)
+        return cls(**found, given=sources, unused=guide.unused(SETTINGS, found, given))
+
+    def describe(self) -> list[SettingRow]:
+        """Every setting, then every variable of the guide that is set and changes nothing."""
+        rows = []
+        for setting in SETTINGS:
+            source = self.given.get(setting.name, "default")
+            rows.append(
+                SettingRow(
+                    setting.variable,
+                    _shown(setting, getattr(self, setting.name)),
+                    "environment" if source == setting.variable else source,
+                    setting.meaning,
+                )
+            )
+        return rows + [
+            SettingRow(name, HIDDEN, "environment", f"not used: {reason}", used=False)
+            for name, reason in sorted(self.unused.items())
+        ]
+
+
+def _surroundings() -> dict[str, str]:
+    file = {k: v for k, v in dotenv_values(Path.cwd() / ".env").items() if v is not None}
+    return {**file, **os.environ}
+
+
+def _refuse_unknown(given: Mapping[str, str]) -> None:
+    known = {setting.variable for setting in SETTINGS}
+    guided = {name for setting in SETTINGS for name in setting.guide} | guide.WITHOUT_EFFECT.keys()
+    for name in sorted(given):
+        if name.startswith(PREFIX) and name not in known:
+            raise _unknown(name, sorted(known), "Windrow's settings are")
+        if guide.must_be_known(name) and name not in guided:
+            raise _unknown(name, sorted(guided), "of the miner guide's variables it honours")
+
+
+def _unknown(name: str, known: list[str], what: str) -> UnknownSetting:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"{what} {', '.join(known)}"
+    return UnknownSetting(name, "…", f"Windrow has no setting of this name; {hint}")
+
+
+def _value(
+    setting: Setting, given: Mapping[str, str], found: Mapping[str, Any], sources: dict[str, str]
+) -> Any:
+    """The setting's value; notes in sources which variable it is from."""
+    read = [
+        (name, _parsed(name, given[name], parse, hidden=setting.secret))
+        for name, parse in setting.readers()
+        if name in given
+    ]
+    if not read:
+        default = setting.default if isinstance(setting.default, str) else setting.default(found)
+        return _parsed(setting.variable, default, setting.parse)
+    (first, value), *others = read
+    for name, other in others:
+        if other != value:
+            raise SettingError(
+                name, _shown(setting, other), f"{first} says otherwise; keep one of the two"
+            )
+    sources[setting.name] = first
+    return value
+
+
+def _parsed(name: str, raw: str, parse: Any, *, hidden: bool = False) -> Any:
+    try:
+        return parse(raw)
+    except ValueError as error:
+        # A URL may carry a user and password.
+        shown = "(hidden)" if hidden else repr(re.sub(r"//[^/]*@", "//(hidden)@", raw))
+        raise SettingError(name, shown, str(error)) from None
+
+
+def _shown(setting: Setting, value: object) -> str:
+    return HIDDEN if setting.secret and value is not None else values.shown(value)

@@ -1,0 +1,69 @@
+"""Clearing a miner's own bucket of windows that nobody fetches any more."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from windrow.networks.grail.bucket import WINDOWS_PREFIX, parse_window_file_key
+from windrow.networks.grail.validation.uploads import GZIP_SUFFIX
+from windrow.resources.storage.objects import ObjectStore, ObjectStoreError
+from windrow.resources.storage.s3_bucket import S3Bucket
+
+UPLOAD_AGE: Final = timedelta(days=1)
+
+
+def expire_windows(bucket: ObjectStore, hotkey: str, before: int) -> list[str]:
+    """Delete a miner's files of windows before one; returns their keys. Nothing else is touched.
+
+    before: first block of the oldest window to keep. Raises ObjectStoreError; run again then.
+    """
+    expired = []
+    for info in bucket.list(_prefix(hotkey)):
+        named = parse_window_file_key(info.key.removesuffix(GZIP_SUFFIX))
+        if named is not None and named[0] == hotkey and named[1] < before:
+            bucket.delete(info.key)
+            expired.append(info.key)
+    return expired
+
+
+def clear_unfinished(bucket: ObjectStore, hotkey: str, *, now: datetime | None = None) -> list[str]:
+    """End a miner's uploads in parts that began over a day ago and never ended; returns their keys.
+
+    A killed process leaves such parts, which are paid for but cannot be seen; a folder has none.
+    Raises ObjectStoreError; run again then.
+    """
+    if not isinstance(bucket, S3Bucket):
+        return []
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    access = bucket.access
+    client = boto3.client(
+        "s3",
+        endpoint_url=access.endpoint,
+        region_name=access.region,
+        aws_access_key_id=access.key_id,
+        aws_secret_access_key=access.secret.reveal(),
+        aws_session_token=access.token.reveal() if access.token else None,
+        config=Config(s3={"addressing_style": "path" if access.in_path else "virtual"}),
+    )
+    since, ended = (now or datetime.now(UTC)) - UPLOAD_AGE, []
+    try:
+        pages = client.get_paginator("list_multipart_uploads")
+        for page in pages.paginate(Bucket=bucket.bucket, Prefix=_prefix(hotkey)):
+            for upload in page.get("Uploads", []):
+                if upload["Initiated"] < since:
+                    client.abort_multipart_upload(
+                        Bucket=bucket.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                    ended.append(upload["Key"])
+    except (BotoCoreError, ClientError) as error:
+        raise ObjectStoreError(
+            f"unfinished uploads to s3://{bucket.bucket} cannot be cleared: {error}. Let the write "
+            "key list and abort them, or give the bucket a lifecycle rule that does"
+        ) from None
+    return ended
+
+
+def _prefix(hotkey: str) -> str:
+    return f"{WINDOWS_PREFIX}{hotkey}-window-"

@@ -1,0 +1,253 @@
+"""A bucket behind a network: what fails is repeated in time, and nothing is stored twice.
+
+An answer may be lost after the object was stored. Then the bucket is asked what it holds before
+anything is sent again, and the SHA-256 that travels with each object says whether it is ours.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from windrow.resources.storage.object_store import Bucket, Content
+from windrow.resources.storage.objects import (
+    BucketUnavailable,
+    NotStoredInTime,
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStoreError,
+    check_key,
+)
+from windrow.resources.storage.patience import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Patience
+from windrow.resources.storage.s3_access import S3Access, check_bucket_name
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+SHA256: Final = "sha256"
+"""Name of the metadata that holds the SHA-256 of an object, as hex."""
+
+READ_SECONDS: Final = 60.0
+WRITE_SECONDS: Final = 300.0
+CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 20.0
+# Asking once more what became of an upload takes this long at most, after its time too.
+ASK_SECONDS: Final = 10.0
+# What a line is thought to carry in a second until it has carried something.
+ASSUMED_RATE: Final = 2 * 1024 * 1024
+# As the network's own client sends them (grail-validation §18.4).
+PART_BYTES: Final = 50 * 1024 * 1024
+PARTS_IN_FLIGHT: Final = 8
+_URL: Final = re.compile(r"s3://([^/]+)/?(.*)")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What is put: enough to know it again. digest: SHA-256 hex."""
+
+    content: Content
+    size: int
+    digest: str
+
+
+class S3Bucket(Bucket):
+    """An ObjectStore over a bucket of an S3 server. Nothing is asked of it when it is made.
+
+    Objects of more than PART_BYTES are sent in parts. Where such a one must not replace another,
+    the bucket is asked first: the servers' own condition is for objects sent in one piece.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        access: S3Access,
+        *,
+        prefix: str = "",
+        read_seconds: float = READ_SECONDS,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        """read_seconds: how long to go on with what is read, without any progress.
+
+        Raises S3AccessMissing, InvalidKey, ObjectStoreError.
+        """
+        self.bucket = check_bucket_name(bucket)
+        self.access = access
+        self._prefix = check_key(prefix.strip("/")) if prefix.strip("/") else ""
+        self._read_seconds = read_seconds
+        self._part_bytes = part_bytes
+        self._rate = float(ASSUMED_RATE)
+        # A read may last as long as bytes keep coming.
+        store = self._connect(timeout=86400.0, silence=min(SILENCE_SECONDS, read_seconds))
+        super().__init__(store, f"s3://{bucket}/{self._prefix}".rstrip("/"))
+
+    def _try(self, attempt: Callable[[], T], progress: Callable[[], int] = int) -> T:
+        patience = Patience(self._read_seconds)
+        while True:
+            done = progress()
+            try:
+                return attempt()
+            except BucketUnavailable:
+                if progress() > done:
+                    patience = Patience(self._read_seconds)
+                if not patience.wait():
+                    raise
+
+    def _put(self, key: str, content: Content, create: bool, within: float | None) -> ObjectInfo:
+        sent = _Sent(content, len(content), hashlib.sha256(content).hexdigest())
+        patience = Patience(WRITE_SECONDS if within is None else within)
+        if create and self._in_parts(sent) and self.head(key) is not None:
+            raise ObjectExists(f"Cannot write {self.name}/{key}: an object is already there.")
+        failure: ObjectStoreError | None = None
+        while True:
+            try:
+                if failure is not None and self._holds(key, sent):
+                    break
+                if failure is not None and self._needed(sent) >= patience.left:
+                    raise self._late(key, failure) from failure
+                self._send(key, sent, create, patience.left)
+                break
+            except ObjectExists:
+                # Nobody else's, where an earlier attempt of ours was stored after all.
+                if failure is None or not self._try(lambda: self._holds(key, sent)):
+                    raise
+                break
+            except BucketUnavailable as error:
+                failure = error
+                if not patience.wait():
+                    self._ask_once_more(key, sent, failure)
+                    break
+        return self._known(key)
+
+    def _send(self, key: str, sent: _Sent, create: bool, seconds: float) -> None:
+        parts = self._in_parts(sent)
+        # A part alone may be sent again; what became of the whole is asked.
+        store = self._connect(timeout=seconds, retries=3 if parts else 0)
+        began = time.monotonic()
+        with self._errors("write", key):
+            obstore.put(
+                store,
+                key,
+                sent.content,
+                attributes={SHA256: sent.digest},
+                mode="create" if create and not parts else "overwrite",
+                use_multipart=parts,
+                chunk_size=self._part_bytes,
+                max_concurrency=PARTS_IN_FLIGHT,
+            )
+        self._rate = max(sent.size, 1) / max(time.monotonic() - began, 1e-3)
+
+    def _holds(self, key: str, sent: _Sent) -> bool:
+        """Whether the object is there and is what was sent; asked once."""
+        try:
+            with self._errors("look up", key):
+                found = obstore.get(self._store, key, options={"head": True})
+        except ObjectMissing:
+            return False
+        return found.meta["size"] == sent.size and found.attributes.get(SHA256) == sent.digest
+
+    def _ask_once_more(self, key: str, sent: _Sent, failure: ObjectStoreError) -> None:
+        """Raises NotStoredInTime unless the object is there."""
+        patience = Patience(min(ASK_SECONDS, self._read_seconds))
+        while True:
+            try:
+                if self._holds(key, sent):
+                    return
+                raise self._late(key, failure) from failure
+            except BucketUnavailable:
+                if not patience.wait():
+                    unknown = "Whether it was stored is not known."
+                    raise self._late(key, failure, unknown) from failure
+
+    def _late(
+        self, key: str, failure: ObjectStoreError, known: str = "It was not stored."
+    ) -> NotStoredInTime:
+        return NotStoredInTime(
+            f"The time to write {self.name}/{key} is over. {known} The last failure: {failure} "
+            "Run again: what is there is compared first."
+        )
+
+    def _in_parts(self, sent: _Sent) -> bool:
+        return sent.size > self._part_bytes
+
+    def _needed(self, sent: _Sent) -> float:
+        """Seconds that sending takes, as far as the last time tells."""
+        return sent.size / self._rate
+
+    def _connect(
+        self, *, timeout: float, silence: float | None = None, retries: int = 0
+    ) -> S3Store:
+        access, timeout = self.access, max(timeout, 1e-3)
+        config: S3Config = {
+            "access_key_id": access.key_id,
+            "secret_access_key": access.secret.reveal(),
+            "region": access.region,
+            "virtual_hosted_style_request": not access.in_path,
+            # One request an object, which every server knows.
+            "disable_bulk_delete": True,
+        }
+        if access.token is not None:
+            config["session_token"] = access.token.reveal()
+        endpoint = access.endpoint_of(self.bucket)
+        if endpoint is not None:
+            config["endpoint"] = endpoint
+        client: ClientConfig = {
+            "allow_http": (endpoint or "").startswith("http://"),
+            "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, timeout)),
+            "timeout": timedelta(seconds=timeout),
+        }
+        if silence is not None:
+            client["read_timeout"] = timedelta(seconds=silence)
+        retry: RetryConfig = {
+            "max_retries": retries,
+            "retry_timeout": timedelta(seconds=timeout),
+            "backoff": {
+                "init_backoff": timedelta(seconds=FIRST_WAIT_SECONDS),
+                "max_backoff": timedelta(seconds=LONGEST_WAIT_SECONDS),
+                "base": 2,
+            },
+        }
+        try:
+            return S3Store(
+                self.bucket,
+                prefix=self._prefix or None,
+                config=config,
+                client_options=client,
+                retry_config=retry,
+            )
+        except BaseError as error:
+            reason = self._reason(error)
+            raise ObjectStoreError(f"s3://{self.bucket} cannot be opened: {reason}") from None
+
+    def _reason(self, error: BaseException) -> str:
+        reason = super()._reason(error)
+        secrets = (self.access.secret, self.access.token)
+        hidden = [self.access.key_id, *(secret.reveal() for secret in secrets if secret)]
+        for text in hidden:
+            reason = reason.replace(text, "(hidden)")
+        return reason
+
+
+def s3_bucket(name: str, access: S3Access) -> S3Bucket:
+    """The bucket of this name. Raises S3AccessMissing, ObjectStoreError; asks nothing yet."""
+    return S3Bucket(name, access)
+
+
+def open_s3(url: str, access: S3Access | None = None) -> S3Bucket:
+    """The bucket at s3://BUCKET or s3://BUCKET/PREFIX; access: default from the environment."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ObjectStoreError(
+            f"{url[:200]!a} is no bucket: give s3://BUCKET or s3://BUCKET/PREFIX"
+        )
+    access = S3Access.from_environment() if access is None else access
+    return S3Bucket(match[1], access, prefix=match[2])
