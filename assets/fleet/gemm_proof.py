@@ -28,7 +28,8 @@ def gemm_proof(
 ) -> dg.MaterializeResult:
     """Rows of a product of full entropy, committed before they are picked (compute-subnet §7, §13).
 
-    The network's own proof takes no GPU; this one does, so it stands for the truth about it.
+    The network's own test is made beside it, for its verdict. It takes no GPU to pass; this one
+    does, so it stands for the truth.
     """
     from windrow.assets.fleet.gemm_rounds import prove_product
 

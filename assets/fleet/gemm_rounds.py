@@ -1,4 +1,4 @@
-"""The two rounds of a matrix product, asked and judged."""
+"""The two rounds of a matrix product, asked and judged, beside what the network's own shows."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from windrow.assets.fleet.gemm_network import ask_as_network
 from windrow.assets.fleet.stage import Stage
 from windrow.engine.fleet.checks import NodeCheck
 from windrow.engine.fleet.gemm_proof import (
@@ -22,7 +23,11 @@ from windrow.engine.fleet.gemm_proof import (
 
 
 def prove_product(step: Stage, network: str) -> None:
-    """Ask, verify, and leave checks and proofs with the step. Raises NodeError."""
+    """Ask, verify, and leave checks and proofs with the step. Raises NodeError.
+
+    Each GPU's row has the network's verdict on its own product, and Windrow's on the one of full
+    entropy; a row of the whole node has what the network would credit.
+    """
     gpus = step.facts().gpus
     work = step.fleet.work
     if not gpus:
@@ -48,13 +53,15 @@ def prove_product(step: Stage, network: str) -> None:
     except BadProof as error:
         wrong = dict.fromkeys(asked.gpus, str(error))
     spent = time.process_time() - began
+    said = ask_as_network(step)
+    step.checks.append(said.check(network, not any(wrong.values())))
     for index, reason in wrong.items():
         uuid = gpus[index].uuid if gpus else None
         step.checks.append(
             NodeCheck(
                 "gemm_product",
                 network,
-                None,
+                said.rows.get(index),
                 not reason,
                 measured=first.seconds,
                 unit="s",

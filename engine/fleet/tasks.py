@@ -25,6 +25,9 @@ TASKS: Final = {
     "hash_challenge": "windrow.engine.fleet.hash_challenge:answer",
     "gemm_proof.commit": "windrow.engine.fleet.gemm_proof:answer_commit",
     "gemm_proof.open": "windrow.engine.fleet.gemm_proof:answer_open",
+    "network_gemm.benchmark": "windrow.engine.fleet.network_gemm:answer_benchmark",
+    "network_gemm.compute": "windrow.engine.fleet.network_gemm:answer_compute",
+    "network_gemm.proof": "windrow.engine.fleet.network_gemm:answer_proof",
     "proof_of_compute": "windrow.engine.fleet.proof_of_compute:answer",
     "llm_job": "windrow.engine.fleet.llm_job:answer",
 }

@@ -15,11 +15,17 @@ KEEP_SECONDS: Final = 120.0
 GPU_BUSY: Final = "GpuBusy"
 """Reason of a task that found its GPUs at other work: no verdict on the node."""
 
-_GOES_ON: Final = ("attestation.commit", "gemm_proof.commit")
+_GOES_ON: Final = (
+    "attestation.commit",
+    "gemm_proof.commit",
+    "network_gemm.benchmark",
+    "network_gemm.compute",
+)
 _AT_ONCE: Final = (
     "attestation.open",
     "hash_challenge",
     "gemm_proof.open",
+    "network_gemm.proof",
     "proof_of_compute",
     "llm_job",
 )
