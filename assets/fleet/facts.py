@@ -55,7 +55,7 @@ def facts(
         if found.gpus:
             step.write("node_gpus", _gpu_rows(found))
         step.write("nodes", [declared(step, drift_of(step.checks))])
-        fleet.seen[step.run_id, step.node.name] = found
+        step.remembered.facts = found
     return result(
         step,
         {

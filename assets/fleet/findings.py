@@ -10,10 +10,10 @@ from windrow.engine.fleet.checks import NodeCheck
 
 MOST_ROWS = 100
 HISTORY = """
-SELECT observed_at, coalesce(gpu_uuid, 'node') AS gpu, seconds, passed
+SELECT kind, observed_at, coalesce(gpu_uuid, 'node') AS gpu, seconds, passed
 FROM attestations
-WHERE node = ? AND kind = ? AND seconds IS NOT NULL
-ORDER BY observed_at DESC LIMIT 400
+WHERE node = ? AND run_id <> ? AND seconds IS NOT NULL
+QUALIFY row_number() OVER (PARTITION BY kind ORDER BY observed_at DESC) <= 400
 """
 LEAST_POINTS = 2
 
@@ -92,12 +92,26 @@ def _verdict(checks: Iterable[NodeCheck], name: str) -> dg.AssetCheckResult:
 
 
 def _history(step: Stage) -> dg.MarkdownMetadataValue | None:
-    rows = step.lake.query(HISTORY, [step.node.name, step.name]).to_pylist()
+    rows = _timings(step).get(step.name, []) + [
+        row | {"observed_at": step.observed_at, "gpu": row["gpu_uuid"] or "node"}
+        for row in step.proofs
+        if row["seconds"] is not None
+    ]
     if len(rows) < LEAST_POINTS:
         return None
     from windrow.assets.window.plots import timing_plot
 
     return timing_plot(rows)
+
+
+def _timings(step: Stage) -> dict[str, list[dict[str, Any]]]:
+    """Earlier proofs of the node by kind, looked up once a run: every query opens every file."""
+    if step.remembered.timings is None:
+        by_kind: dict[str, list[dict[str, Any]]] = {}
+        for row in step.lake.query(HISTORY, [step.node.name, step.run_id]).to_pylist():
+            by_kind.setdefault(row.pop("kind"), []).append(row)
+        step.remembered.timings = by_kind
+    return step.remembered.timings
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -20,7 +20,7 @@ from windrow.engine.fleet.inventory import Node
 from windrow.engine.fleet.stages import NETWORK_OF
 from windrow.networks.grail.windows import window_start
 from windrow.resources.chain import Chain
-from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.fleet.access import FleetAccess, Remembered
 from windrow.resources.fleet.nodes import Answer, TaskFailed
 from windrow.resources.fleet.turns import GPU_BUSY
 from windrow.resources.warehouse.lake import Lake
@@ -65,11 +65,15 @@ class Stage:
         access = self.fleet.access(self.node)
         return access.ask(task, request, timeout=timeout, max_bytes=max_bytes)
 
+    @property
+    def remembered(self) -> Remembered:
+        """What this run has looked up of the node."""
+        return self.fleet.remembered(self.node.name, self.run_id)
+
     def facts(self) -> Facts:
         """The node's newest facts. Raises NoFacts."""
-        known = self.fleet.seen.get((self.run_id, self.node.name))
-        if known is not None:
-            return known
+        if self.remembered.facts is not None:
+            return self.remembered.facts
         rows = self.lake.query(NEWEST_FACTS, [self.node.name]).to_pylist()
         if not rows:
             raise NoFacts(f"no facts of node {self.node.name} are known: materialize `facts` first")

@@ -76,7 +76,8 @@ def timing_plot(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2, 1.6), dpi=80, layout="constrained")
+    figure = Figure(figsize=(4.2, 1.6), dpi=80)
+    figure.subplots_adjust(left=0.12, right=0.97, bottom=0.28, top=0.95)
     axes = figure.subplots()
     ordered = sorted(rows, key=lambda row: row["observed_at"])
     newest = ordered[-1]["observed_at"]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from windrow import WindrowError
 from windrow.engine.fleet.facts import Facts
@@ -59,6 +59,18 @@ class Work:
     look_seconds: float = 60.0
 
 
+@dataclass
+class Remembered:
+    """What this process has looked up of a node for a run, and need not look up again.
+
+    timings: seconds of proofs of earlier runs by kind, rows as `timing_plot` takes them.
+    """
+
+    run_id: str
+    facts: Facts | None = None
+    timings: dict[str, list[dict[str, Any]]] | None = None
+
+
 class FleetAccess:
     """Nodes by name. Answers of a node's process outlive a step, so it is kept for the next one."""
 
@@ -88,8 +100,7 @@ class FleetAccess:
         self._fleet: tuple[tuple[int, int, int] | None, Fleet] | None = None
         self._open: dict[tuple[str, str], NodeAccess] = {}
         self._guard = threading.Lock()
-        self.seen: dict[tuple[str, str], Facts] = {}
-        """Facts by run and node: what this process has just stored it need not look for."""
+        self._remembered: dict[str, Remembered] = {}
 
     def fleet(self) -> Fleet:
         """Who is declared now; read again when the file has changed. Raises InvalidFleet."""
@@ -101,6 +112,13 @@ class FleetAccess:
     def node(self, name: str) -> Node:
         """A node's declaration. Raises UnknownNode, InvalidFleet."""
         return self.fleet().node(name)
+
+    def remembered(self, node: str, run_id: str) -> Remembered:
+        """What is known of a node for this run; what was of an earlier run is forgotten."""
+        found = self._remembered.get(node)
+        if found is None or found.run_id != run_id:
+            found = self._remembered[node] = Remembered(run_id)
+        return found
 
     def access(self, node: Node) -> NodeAccess:
         """The way to ask a node, kept open for later steps."""
