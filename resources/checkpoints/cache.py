@@ -110,16 +110,6 @@ class CheckpointCache:
             if dead:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def link(self, window: int) -> Link:
-        """The DELTA of a ready checkpoint, to update loaded weights with (§9.4).
-
-        Raises NoReadyCheckpoint, BrokenChain when there is none, and as ``fetch``.
-        """
-        sizes = self._ready(window)
-        if metadata_key(window, "DELTA") not in sizes:
-            raise BrokenChain(f"checkpoint {window} has no DELTA; fetch and load it whole")
-        return read_link(self.store, window, sizes, self.trainer_hotkey)
-
     def _place(self, window: int) -> Path:
         return self.root / f"checkpoint-{window}"
 

@@ -26,7 +26,10 @@ from windrow.networks.grail.delta_codec import (
 )
 from windrow.networks.grail.delta_stream import inflate
 from windrow.resources.checkpoints.files import (
+    DELTA_FILES,
+    DELTA_METADATA,
     METADATA,
+    PAYLOAD,
     SIGNATURE,
     CheckpointError,
     MissingCheckpointFile,
@@ -36,9 +39,6 @@ from windrow.resources.checkpoints.files import (
 )
 from windrow.resources.storage.object_store import ObjectStore
 
-DELTA_METADATA: Final = "delta_metadata.json"
-PAYLOAD: Final = "delta_sparse.bin.zst"
-DELTA_FILES: Final = (DELTA_METADATA, PAYLOAD)
 MAX_SIGNATURE_BYTES: Final = 4096
 
 
@@ -121,16 +121,18 @@ def fetch_link(store: ObjectStore, link: Link, directory: Path) -> None:
 
 
 @contextmanager
-def open_delta(directory: Path, parameters: int) -> Iterator[SparseDelta]:
+def open_delta(
+    directory: Path, parameters: int, scratch: Path | None = None
+) -> Iterator[SparseDelta]:
     """The changes in a fetched delta, inflated into a file that nobody else sees.
 
-    parameters: how many the weights have, which bounds what the delta may inflate to.
-    Raises MalformedDelta.
+    parameters: how many the weights have, which bounds what the delta may inflate to. scratch:
+    folder of that file, by default the system's for temporary files. Raises MalformedDelta.
     """
     format_ = _format(directory / DELTA_METADATA)
     with (
         (directory / PAYLOAD).open("rb") as source,
-        tempfile.TemporaryFile(dir=directory) as inflated,
+        tempfile.TemporaryFile(dir=scratch) as inflated,
     ):
         for piece in inflate(source, payload_limit(parameters)):
             inflated.write(piece)

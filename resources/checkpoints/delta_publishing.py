@@ -17,9 +17,10 @@ from windrow.networks.grail.delta import (
 )
 from windrow.networks.grail.delta_codec import DeltaFormat, encode_payload
 from windrow.networks.grail.delta_stream import compress
-from windrow.resources.checkpoints.delta_links import DELTA_METADATA, PAYLOAD
 from windrow.resources.checkpoints.files import (
+    DELTA_METADATA,
     METADATA,
+    PAYLOAD,
     VerifiedCheckpoint,
     stored_tensors,
 )

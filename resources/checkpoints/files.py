@@ -25,7 +25,14 @@ from windrow.resources.models.stored_tensors import StoredTensor, mapped, tensor
 METADATA: Final = "metadata.json"
 SIGNATURE: Final = "manifest.sig"
 MARKER: Final = "FULL"
-OUTSIDE_MANIFEST: Final = frozenset({METADATA, SIGNATURE, MARKER})
+KEPT_DELTA: Final = "delta"
+"""Folder of a rebuilt checkpoint with the delta that led to it, for models of the one before."""
+DELTA_METADATA: Final = "delta_metadata.json"
+PAYLOAD: Final = "delta_sparse.bin.zst"
+DELTA_FILES: Final = (DELTA_METADATA, PAYLOAD)
+OUTSIDE_MANIFEST: Final = frozenset(
+    {METADATA, SIGNATURE, MARKER, *(f"{KEPT_DELTA}/{name}" for name in DELTA_FILES)}
+)
 FILE_KINDS: Final = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model"})
 HASH_THREADS: Final = 8
 

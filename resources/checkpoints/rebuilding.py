@@ -2,13 +2,15 @@
 
 Deltas overwrite values in a copy of the base's weight files, so names, types and shards stay as
 they are and memory holds one tensor's changes at a time. The result is a FULL checkpoint like any
-other, with a manifest of its own; the DELTA metadata that the trainer signed lies in its metadata.
+other, with a manifest of its own; the DELTA metadata that the trainer signed lies in its metadata,
+and the last delta beside it.
 """
 
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -25,8 +27,10 @@ from windrow.networks.grail.delta import (
     weights_digest,
 )
 from windrow.networks.grail.delta_codec import SparseDelta
-from windrow.resources.checkpoints.delta_links import DELTA_FILES, Link, fetch_link, open_delta
+from windrow.resources.checkpoints.delta_links import BrokenChain, Link, fetch_link, open_delta
 from windrow.resources.checkpoints.files import (
+    DELTA_FILES,
+    KEPT_DELTA,
     METADATA,
     VerifiedCheckpoint,
     WrongHash,
@@ -77,7 +81,7 @@ def rebuild(
         for link in links:
             folder = directory / DELTAS / str(link.metadata.window)
             fetch_link(store, link, folder)
-            with open_delta(folder, parameters) as changes:
+            with open_delta(folder, parameters, scratch=folder) as changes:
                 _apply(changes, tensors, weights)
             expected = link.metadata.weights_hash
             if expected is None:
@@ -90,6 +94,7 @@ def rebuild(
                 doubt = ""
     if doubt:
         raise WrongHash(f"{doubt}. Wait for the next FULL checkpoint")
+    folder.rename(directory / KEPT_DELTA)
     shutil.rmtree(directory / DELTAS)
     _describe(directory, links[-1], base.metadata.window, notes)
     return verify_rebuilt(directory, trainer_hotkey)
@@ -133,6 +138,25 @@ def verify_rebuilt(directory: Path, trainer_hotkey: str | None) -> VerifiedCheck
         check_signature(delta, str(origin.get("signature") or "").encode(), trainer_hotkey)
         notes = [note for note in notes if not note.startswith("signature not checked")]
     return replace(verified, notes=tuple(notes))
+
+
+@contextmanager
+def kept_delta(checkpoint: VerifiedCheckpoint, base_window: int) -> Iterator[SparseDelta]:
+    """The delta that made a cached checkpoint of the one of another window.
+
+    Raises BrokenChain where it was made of another one, or not by a delta; MalformedMetadata,
+    MalformedDelta, and OSError where the delta's files are not there.
+    """
+    window, origin = checkpoint.metadata.window, checkpoint.metadata.document.get(REBUILT_FROM)
+    document = origin.get("document") if isinstance(origin, Mapping) else None
+    previous = None if document is None else CheckpointMetadata.from_document(document).prev_window
+    if previous != base_window:
+        made = "fetched whole" if previous is None else f"made of {previous} by a delta"
+        raise BrokenChain(f"checkpoint {window} was {made}, not of {base_window}")
+    stored = stored_tensors(checkpoint.directory)
+    parameters = sum(math.prod(tensor.shape) for tensor in stored.values())
+    with open_delta(checkpoint.directory / KEPT_DELTA, parameters) as changes:
+        yield changes
 
 
 def changed_type(name: str, tensors: Mapping[str, StoredTensor]) -> ValueType:

@@ -1,31 +1,21 @@
 """Carrying a delta over to a model in memory, without loading it anew (grail-protocol §9.4)."""
 
-import logging
-import math
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from windrow.networks.grail.checkpoint import CheckpointMetadata, MalformedMetadata
 from windrow.networks.grail.delta import (
     BITS,
     DeltaMismatch,
     FloatTensor,
-    MalformedDelta,
     TensorDelta,
     ValueType,
     apply_change,
     check_fits,
     weights_digest,
 )
-from windrow.resources.checkpoints.cache import CheckpointCache
-from windrow.resources.checkpoints.delta_links import BrokenChain, fetch_link, open_delta
 from windrow.resources.checkpoints.files import (
     CheckpointError,
     DamagedWeights,
@@ -33,11 +23,8 @@ from windrow.resources.checkpoints.files import (
     WrongHash,
     stored_tensors,
 )
-from windrow.resources.checkpoints.rebuilding import changed_type, wrong_hash
-from windrow.resources.models.loading import LoadedCheckpoint
+from windrow.resources.checkpoints.rebuilding import changed_type, kept_delta, wrong_hash
 from windrow.resources.models.stored_tensors import FLOAT_TYPES, StoredTensor
-
-_log = logging.getLogger(__name__)
 
 TORCH_TYPES: Mapping[ValueType, torch.dtype] = {
     "bfloat16": torch.bfloat16,
@@ -50,76 +37,21 @@ class HalfUpdated(CheckpointError):
     """A model holds neither the old weights nor the new ones."""
 
 
-def follow(
-    loaded: LoadedCheckpoint,
-    base: VerifiedCheckpoint,
-    cache: CheckpointCache,
-    window: int,
-    load: Callable[[VerifiedCheckpoint], LoadedCheckpoint],
-) -> LoadedCheckpoint:
-    """The checkpoint of a later window: in place where one delta leads there, else loaded whole.
+def update(state: Mapping[str, Tensor], base_window: int, checkpoint: VerifiedCheckpoint) -> None:
+    """Turn the tensors of the checkpoint of one window into those of the one rebuilt from it.
 
-    load: makes a model of a verified checkpoint. It is called too when anything is wrong with the
-    delta, after everything of the checkpoint was verified, so a wrong model is never returned.
-    Raises as ``CheckpointCache.fetch`` and load; nothing may be proved with ``loaded`` then.
+    state: as ``apply_in_place`` takes it. checkpoint: of the cache; of its folder only metadata,
+    the weight files' headers and the delta are read. Raises as ``kept_delta`` and
+    ``apply_in_place``; the tensors are unchanged then (but see HalfUpdated).
     """
-    try:
-        return update_in_place(loaded, base, cache, window)
-    except (CheckpointError, MalformedMetadata, MalformedDelta, DeltaMismatch) as error:
-        _log.warning("checkpoint %d is loaded whole: %s", window, error)
-    return load(cache.fetch(window))
-
-
-def update_in_place(
-    loaded: LoadedCheckpoint, base: VerifiedCheckpoint, cache: CheckpointCache, window: int
-) -> LoadedCheckpoint:
-    """Turn a loaded model into the checkpoint of a later window, if one delta does that.
-
-    base: the checkpoint that was loaded. Raises as update_state, the model unchanged (but see
-    HalfUpdated); fetch and load the checkpoint whole then, as ``follow`` does.
-    """
-    metadata, digest = update_state(loaded.model.state_dict(), base, cache, window)
-    name = metadata.model_name or loaded.model_name
-    loaded.model.name_or_path = name
-    return replace(
-        loaded,
-        metadata=metadata,
-        checkpoint_window=window,
-        model_name=name,
-        weights_hash=digest,
-    )
-
-
-def update_state(
-    state: Mapping[str, Tensor], base: VerifiedCheckpoint, cache: CheckpointCache, window: int
-) -> tuple[CheckpointMetadata, str]:
-    """Apply the delta that leads from a checkpoint to a window, with ``apply_in_place``.
-
-    state: the tensors of ``base`` in memory. Returns the delta's metadata and the new weights
-    hash. Raises BrokenChain where there is no such delta, MalformedDelta, and what
-    ``CheckpointCache.link``, ``fetch_link`` and ``apply_in_place`` raise.
-    """
-    link = cache.link(window)
-    if link.previous != base.metadata.window:
-        raise BrokenChain(
-            f"the DELTA of checkpoint {window} builds on {link.previous}, but "
-            f"{base.metadata.window} is loaded; fetch and load it whole"
+    with kept_delta(checkpoint, base_window) as changes:
+        apply_in_place(
+            state,
+            changes,
+            stored=stored_tensors(checkpoint.directory),
+            weights_hash=checkpoint.weights_hash,
+            window=checkpoint.metadata.window,
         )
-    stored = stored_tensors(base.directory)
-    parameters = sum(math.prod(tensor.shape) for tensor in stored.values())
-    # Named like any half-done checkpoint, so that what a killed process leaves is pruned.
-    prefix = f"checkpoint-{window}.{os.getpid()}."
-    with tempfile.TemporaryDirectory(".partial", prefix, cache.root) as folder:
-        fetch_link(cache.store, link, Path(folder))
-        with open_delta(Path(folder), parameters) as changes:
-            digest = apply_in_place(
-                state,
-                changes,
-                stored=stored,
-                weights_hash=link.metadata.weights_hash,
-                window=window,
-            )
-    return link.metadata, digest
 
 
 def apply_in_place(

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import torch
 
 from windrow.networks.grail.checkpoint import (
     CheckpointMetadata,
@@ -22,8 +23,9 @@ from windrow.networks.grail.checkpoint import (
 )
 from windrow.networks.signatures import verify_signature
 from windrow.resources.checkpoints.cache import CheckpointCache, NoReadyCheckpoint
-from windrow.resources.checkpoints.delta_links import PAYLOAD, BrokenChain
+from windrow.resources.checkpoints.delta_links import BrokenChain
 from windrow.resources.checkpoints.files import (
+    PAYLOAD,
     SIGNATURE,
     CheckpointError,
     WrongSignature,
@@ -31,7 +33,7 @@ from windrow.resources.checkpoints.files import (
     stored_tensors,
 )
 from windrow.resources.models.loading import load_checkpoint
-from windrow.resources.models.update import update_in_place
+from windrow.resources.models.update import update
 from windrow.resources.storage.object_store import open_bucket
 
 from .framework import Case, VectorFile, handles
@@ -72,7 +74,8 @@ def check_window(bucket: Path, case: dict[str, Any]) -> None:
         assert window == case["checkpoint_window"]
         checkpoint = cache.fetch(window)
         metadata = checkpoint.metadata
-        assert {p.name for p in checkpoint.directory.iterdir()} - {SIGNATURE} == set(case["files"])
+        names = {path.name for path in checkpoint.directory.iterdir() if path.is_file()}
+        assert names - {SIGNATURE} == set(case["files"])
         assert checkpoint.weights_hash == case["weights_hash"]
         assert metadata.env_id == case["env_id"]
         assert metadata.thinking_mode == case["thinking_mode"]
@@ -111,14 +114,16 @@ def check_in_place(bucket: Path, anchor: int, case: dict[str, Any]) -> None:
     first, _, second = (window for window, _ in ready if window > anchor)
     with TemporaryDirectory() as root:
         cache = CheckpointCache(open_bucket(bucket), Path(root))
-        base = cache.fetch(anchor)
-        loaded = update_in_place(load_checkpoint(base), base, cache, first)
+        state, target = load_checkpoint(cache.fetch(anchor)).model.state_dict(), cache.fetch(first)
+        update(state, anchor, target)
         assert case["first"] is True
         assert case["second"] is False
         with pytest.raises(BrokenChain):
-            update_in_place(loaded, cache.fetch(first), cache, second)
-        assert loaded.weights_hash == case["hash_after"] == case["expected_hash"]
-        assert loaded.checkpoint_window == case["model_grail_checkpoint_window"]
+            update(state, first, cache.fetch(second))
+        expected = load_checkpoint(target).model.state_dict()
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+        assert target.weights_hash == case["hash_after"] == case["expected_hash"]
+        assert first == case["model_grail_checkpoint_window"]
 
 
 def deltas(bucket: Path) -> list[int]:

@@ -28,8 +28,10 @@ from windrow.networks.grail.delta import weights_digest
 from windrow.networks.grail.retention import Inventory, checkpoint_window
 from windrow.networks.signatures import verify_signature
 from windrow.resources.checkpoints.cache import CheckpointCache, NoReadyCheckpoint
-from windrow.resources.checkpoints.delta_links import DELTA_METADATA, PAYLOAD, BrokenChain
+from windrow.resources.checkpoints.delta_links import BrokenChain, read_link
 from windrow.resources.checkpoints.files import (
+    DELTA_METADATA,
+    PAYLOAD,
     SIGNATURE,
     MissingCheckpointFile,
     UnsafeCheckpoint,
@@ -38,7 +40,7 @@ from windrow.resources.checkpoints.files import (
     WrongSignature,
     canonical_metadata,
 )
-from windrow.resources.models.update import update_state
+from windrow.resources.models.update import update
 from windrow.resources.storage.object_store import Bucket, ObjectInfo, open_bucket
 
 from ._delta_values import load as load_tensors
@@ -121,7 +123,7 @@ def check_cold(case: dict[str, Any], bucket: Path, cache: CheckpointCache) -> No
             cache.fetch(case["window"])
         return
     fetched = cache.fetch(case["window"])
-    names = {path.name for path in fetched.directory.iterdir()}
+    names = {path.name for path in fetched.directory.iterdir() if path.is_file()}
     assert names - {SIGNATURE} == set(case["files"])
     assert fetched.weights_hash == case["weights_hash"]
     # Windrow keeps all of the trainer's metadata, and so has the type of a FULL one too.
@@ -151,25 +153,33 @@ def check_warm(steps: list[dict[str, Any]], bucket: Path, cache: CheckpointCache
 
 
 def check_preference(case: dict[str, Any], bucket: Path, cache: CheckpointCache) -> None:
-    """Loaded weights follow the DELTA even where a FULL one exists."""
-    link = cache.link(case["window"])
+    """What is asked for follows the DELTA even where a FULL one exists."""
+    sizes = {info.key: info.size for info in cache.store.list()}
+    link = read_link(cache.store, case["window"], sizes, cache.trainer_hotkey)
     metadata = link.metadata
     assert (metadata.kind, link.previous) == (case["type"], case["prev"])
     assert metadata.anchor_window == case["anchor"]
+    assert cache.fetch(case["window"]).metadata.policy == metadata.policy
 
 
 def check_in_place(case: dict[str, Any], bucket: Path, cache: CheckpointCache) -> None:
-    base = cache.fetch(case["current"])
-    state = state_of(base)
+    current, window = case["current"], case["target"]
+    state = state_of(cache.fetch(current))
+    if current != window and (bucket / metadata_key(window, "DELTA")).exists():
+        # Windrow fetches the FULL one where there are both, and keeps no delta then.
+        bucket = copied(bucket, str(cache.root.parent))
+        shutil.rmtree(bucket / kind_prefix(window, "FULL"), ignore_errors=True)
+        cache = replace(cache, store=open_bucket(bucket))
     try:
-        metadata, digest = update_state(state, base, cache, case["target"])
+        target = cache.fetch(window)
+        update(state, current, target)
     except (BrokenChain, NoReadyCheckpoint):
         assert case["applied"] is False
         assert case["grail_checkpoint_window"] is None
     else:
         assert case["applied"] is True
-        assert metadata.window == case["grail_checkpoint_window"]
-        assert digest == case["hash_after"]
+        assert target.metadata.window == case["grail_checkpoint_window"]
+        assert target.weights_hash == case["hash_after"]
     assert weights_digest(raw(state)) == case["hash_after"]
 
 
@@ -177,7 +187,7 @@ def check_fast_path_cache(case: dict[str, Any], bucket: Path, cache: CheckpointC
     """The network's copy has no manifest and is fetched again (§26.23); ours is used again."""
     described = case["metadata_json"]
     window = described["window"]
-    cache.fetch(cache.link(window).previous)
+    cache.fetch(previous(bucket, window))
     store = Recording(bucket)
     metadata = replace(cache, store=store).fetch(window).metadata
     assert metadata.kind == described["checkpoint_type"]
@@ -199,7 +209,7 @@ def check_load_or_update(case: dict[str, Any], bucket: Path, cache: CheckpointCa
     if case["model_loaded"]:
         base = cache.fetch(case["current_window"])
         try:
-            update_state(state_of(base), base, cache, window)
+            update(state_of(base), case["current_window"], cache.fetch(window))
             method = "fast"
         except BrokenChain:
             pass

@@ -30,8 +30,10 @@ from windrow.resources.checkpoints.cache import (
 from windrow.resources.checkpoints.delta_links import BrokenChain
 from windrow.resources.checkpoints.delta_publishing import publish_delta
 from windrow.resources.checkpoints.files import (
+    DELTA_FILES,
     DamagedWeights,
     MissingCheckpointFile,
+    UnexpectedCheckpointFile,
     UnsafeCheckpoint,
     VerifiedCheckpoint,
     WrongHash,
@@ -45,8 +47,9 @@ from windrow.resources.checkpoints.publishing import (
     write_full_metadata,
 )
 from windrow.resources.models import update as model_update
-from windrow.resources.models.loading import LoadedCheckpoint, load_checkpoint
-from windrow.resources.models.update import HalfUpdated, apply_in_place, follow, update_in_place
+from windrow.resources.models.loading import load_checkpoint
+from windrow.resources.models.update import HalfUpdated, apply_in_place, update
+from windrow.resources.proof_pool.worker_model import WorkerModel
 from windrow.resources.storage.object_store import (
     Bucket,
     BucketUnavailable,
@@ -425,60 +428,98 @@ def state_of(model: torch.nn.Module) -> dict[str, bytes]:
     return {name: t.float().numpy().tobytes() for name, t in model.state_dict().items()}
 
 
+def spoil_weights(checkpoint: VerifiedCheckpoint) -> None:
+    """Flip a bit in the last tensor of a checkpoint's file."""
+    path = checkpoint.directory / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
 def test_model_in_memory_follows_the_deltas(cache: CheckpointCache) -> None:
-    base = cache.fetch(ANCHOR)
-    loaded = load_checkpoint(base)
+    loaded, before = load_checkpoint(cache.fetch(ANCHOR)), ANCHOR
     for window in (330, 360):
-        loaded = update_in_place(loaded, base, cache, window)
-        base = cache.fetch(window)
-        fresh = load_checkpoint(base)
-        assert state_of(loaded.model) == state_of(fresh.model)
-        assert (loaded.checkpoint_window, loaded.weights_hash) == (window, fresh.weights_hash)
-    with pytest.raises(BrokenChain, match="builds on 300, but 360 is loaded"):
-        update_in_place(loaded, base, cache, 330)
+        target = cache.fetch(window)
+        update(loaded.model.state_dict(), before, target)
+        assert state_of(loaded.model) == state_of(load_checkpoint(target).model)
+        before = window
+    with pytest.raises(BrokenChain, match="330 was made of 300 by a delta, not of 360"):
+        update(loaded.model.state_dict(), before, cache.fetch(330))
+    with pytest.raises(BrokenChain, match="300 was fetched whole, not of 360"):
+        update(loaded.model.state_dict(), before, cache.fetch(ANCHOR))
 
 
-def test_model_stays_as_it_is_when_the_result_would_be_wrong(
-    cache: CheckpointCache, bucket: Bucket
-) -> None:
-    base = cache.fetch(ANCHOR)
-    loaded = load_checkpoint(base)
+def test_model_stays_as_it_is_when_the_result_would_be_wrong(cache: CheckpointCache) -> None:
+    loaded = load_checkpoint(cache.fetch(ANCHOR))
     before = state_of(loaded.model)
-    edit_delta(bucket, 330, lambda d: d.update(weights_hash="0" * 32))
+    other = replace(cache.fetch(330), weights_hash="0" * 32)
     with pytest.raises(WrongHash, match="The model was not changed"):
-        update_in_place(loaded, base, cache, 330)
+        update(loaded.model.state_dict(), ANCHOR, other)
     assert state_of(loaded.model) == before
-    assert loaded.checkpoint_window == ANCHOR
 
 
-def test_a_model_that_cannot_follow_is_loaded_whole(
-    cache: CheckpointCache, bucket: Bucket, trained: list[VerifiedCheckpoint]
+def test_a_delta_that_is_kept_is_none_of_the_checkpoints_files(cache: CheckpointCache) -> None:
+    rebuilt, copy = cache.fetch(330), cache.root / "copy"
+    (kept,) = (path for path in rebuilt.directory.iterdir() if path.is_dir())
+    assert sorted(path.name for path in kept.iterdir()) == sorted(DELTA_FILES)
+    assert not any(name in DELTA_FILES for name in rebuilt.metadata.file_manifest)
+    shutil.copytree(rebuilt.directory, copy)
+    (copy / "delta" / "model.py").write_text("")
+    with pytest.raises(UnexpectedCheckpointFile, match=r"delta/model\.py"):
+        verify_checkpoint(copy)
+
+
+def test_a_worker_turns_by_the_delta_alone(cache: CheckpointCache) -> None:
+    base, worker = cache.fetch(ANCHOR), WorkerModel("cpu")
+    worker.turn_to(base.directory, base.weights_hash)
+    for window in (330, 360):
+        target = cache.fetch(window)
+        fresh = state_of(load_checkpoint(target).model)
+        # Whoever reads the weights now, rather than the delta, cannot have them right.
+        spoil_weights(target)
+        loaded = worker.turn_to(target.directory, target.weights_hash)
+        assert state_of(loaded.model) == fresh
+        assert (loaded.checkpoint_window, loaded.weights_hash) == (window, target.weights_hash)
+        assert loaded.model.name_or_path == target.metadata.model_name
+        spoil_weights(target)  # back to what it was
+    assert worker.reloads_in_place == 2
+
+
+def lose(delta: Path) -> None:
+    shutil.rmtree(delta)
+
+
+def damage(delta: Path) -> None:
+    (delta / "delta_sparse.bin.zst").write_bytes(b"damaged")
+
+
+def fail_midway(delta: Path) -> None:
+    """Nothing is wrong with the delta; the device fails at it."""
+
+
+@pytest.mark.parametrize("spoil", [lose, damage, fail_midway])
+def test_a_worker_copies_where_anything_is_wrong_with_the_delta(
+    cache: CheckpointCache,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], object],
 ) -> None:
-    base = cache.fetch(ANCHOR)
-    in_place = follow(load_checkpoint(base), base, cache, 330, pytest.fail)
-    assert state_of(in_place.model) == state_of(load_checkpoint(trained[1]).model)
+    base, target, worker = cache.fetch(ANCHOR), cache.fetch(330), WorkerModel("cpu")
+    worker.turn_to(base.directory, base.weights_hash)
+    spoil(target.directory / "delta")
+    if spoil is fail_midway:
+        fail_at_the_third_change(monkeypatch)
+    loaded = worker.turn_to(target.directory, target.weights_hash)
+    assert state_of(loaded.model) == state_of(load_checkpoint(target).model)
+    assert worker.reloads_in_place == 1
 
-    loaded = []
-
-    def load(checkpoint: VerifiedCheckpoint) -> LoadedCheckpoint:
-        loaded.append(checkpoint.metadata.window)
-        return load_checkpoint(checkpoint)
-
-    skipped = follow(load_checkpoint(base), base, cache, 360, load)
-    assert state_of(skipped.model) == state_of(load_checkpoint(trained[2]).model)
-    bucket.delete(ready_key(390, 390))
-    publish_full(bucket, trained[3], ready_window=390, sign=TRAINER.sign)
-    bucket.put(f"{kind_prefix(390, 'DELTA')}/delta_sparse.bin.zst", b"damaged")
-    whole = follow(skipped, cache.fetch(360), cache, 390, load)
-    assert state_of(whole.model) == state_of(load_checkpoint(trained[3]).model)
-    assert loaded == [360, 390]
+    # Two deltas on: one that is kept leads there from a checkpoint that is not in memory.
+    further = cache.fetch(390)
+    loaded = worker.turn_to(further.directory, further.weights_hash)
+    assert state_of(loaded.model) == state_of(load_checkpoint(further).model)
+    assert worker.reloads_in_place == 2
 
 
-def test_a_device_that_fails_between_tensors_is_named(
-    cache: CheckpointCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base = cache.fetch(ANCHOR)
-    model = load_checkpoint(base)
+def fail_at_the_third_change(monkeypatch: pytest.MonkeyPatch) -> None:
     values, made = model_update._values, []
 
     def failing(change: TensorDelta) -> Tensor:
@@ -489,11 +530,15 @@ def test_a_device_that_fails_between_tensors_is_named(
         return values(change)
 
     monkeypatch.setattr(model_update, "_values", failing)
+
+
+def test_a_device_that_fails_between_tensors_is_named(
+    cache: CheckpointCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_checkpoint(cache.fetch(ANCHOR)).model
+    fail_at_the_third_change(monkeypatch)
     with pytest.raises(HalfUpdated, match="Load checkpoint 330 whole"):
-        update_in_place(model, base, cache, 330)
-    monkeypatch.undo()
-    followed = follow(model, base, cache, 360, load_checkpoint)
-    assert state_of(followed.model) == state_of(load_checkpoint(cache.fetch(360)).model)
+        update(model.state_dict(), ANCHOR, cache.fetch(330))
 
 
 def test_infinite_weights_are_refused_in_place(
@@ -503,9 +548,9 @@ def test_infinite_weights_are_refused_in_place(
         tensors[EMBEDDING][3, 3] = torch.inf
 
     publish(bucket, trained[3], verify_checkpoint(next_checkpoint(trained[3], 480, spoil)))
-    base = cache.fetch(390)
+    model = load_checkpoint(cache.fetch(390)).model
     with pytest.raises(DamagedWeights, match=EMBEDDING):
-        update_in_place(load_checkpoint(base), base, cache, 480)
+        update(model.state_dict(), 390, cache.fetch(480))
 
 
 def test_tied_head_is_no_obstacle_in_place(tmp_path: Path) -> None:
