@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from windrow.assets.fleet.stage import Stage
 from windrow.engine.fleet.attestation_plan import (
     CPU_UUID,
+    Challenge,
     Plan,
     challenge,
     opening_request,
@@ -18,17 +19,24 @@ from windrow.engine.fleet.attestation_plan import (
 )
 from windrow.engine.fleet.attestation_timing import ROUND_TRIP
 from windrow.engine.fleet.attestation_verify import Expectation, verify
-from windrow.engine.fleet.attestation_wire import commit_limit, opening_limit
+from windrow.engine.fleet.attestation_wire import (
+    Claimed,
+    WrongAnswer,
+    commit_limit,
+    opening_limit,
+    read_commit,
+)
 from windrow.engine.fleet.fact_formats import short_ref
+from windrow.engine.fleet.frames import BadFrame
 from windrow.resources.fleet.nodes import Answer
 
 GOOD_TIMES = """
 SELECT seconds FROM attestations
-WHERE node = ? AND kind = 'attestation' AND gpu_uuid = ? AND size = ?
-  AND bytes = ? AND passed
+WHERE node = ? AND kind = 'attestation' AND gpu_uuid = ? AND size = ? AND bytes = ?
+  AND driver = ? AND backend = ? AND way = ? AND passed
 ORDER BY observed_at DESC LIMIT 20
 """
-
+"""Of the same card, plan, driver, backend and way to multiply: times of others say nothing here."""
 
 PINGS = 3
 UNSTEADY = 3.0
@@ -56,6 +64,7 @@ def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> Non
     request = opening_request(asked, randomness)
     limit = opening_limit(parse_opening(request))
     opened = step.ask("attestation.open", request, max_bytes=limit)
+    driver = step.facts().driver
     began = time.process_time()
     proofs, checks = verify(
         asked,
@@ -63,7 +72,7 @@ def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> Non
         randomness,
         commit,
         opened,
-        expectations=_expectations(step, plans),
+        expectations=_expectations(step, plans, driver, _claims(commit, made)),
         rows=step.fleet.work.rows,
         round_trip=round_trip,
     )
@@ -75,6 +84,8 @@ def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> Non
         step.proof(
             gpu_uuid=_uuid(proof.uuid),
             backend=claimed.backend if claimed else None,
+            driver=driver,
+            way=claimed.way if claimed else None,
             seed=made.seed,
             size=plan.n,
             bytes=plan.resident_bytes,
@@ -95,17 +106,31 @@ def _round_trip(step: Stage) -> float:
     return min(ROUND_TRIP, UNSTEADY * slowest + 0.1)
 
 
-def _expectations(step: Stage, plans: Mapping[str, Plan]) -> Mapping[str, Expectation]:
+def _claims(commit: Answer, made: Challenge) -> Mapping[str, Claimed]:
+    """What each device worked with, by its own word; nothing of an answer that cannot be read."""
+    try:
+        claimed, _ = read_commit(commit.body, made)
+    except (BadFrame, WrongAnswer):  # the verdict will say so
+        return {}
+    return dict(zip(sorted(made.plans), claimed, strict=True))
+
+
+def _expectations(
+    step: Stage, plans: Mapping[str, Plan], driver: str | None, claims: Mapping[str, Claimed]
+) -> Mapping[str, Expectation]:
     """What each card is held to; nothing for a processor, whose speed is anybody's."""
     gpus = {gpu.uuid: gpu for gpu in step.facts().gpus}
     found = {}
     for uuid, gpu in gpus.items():
-        plan = plans[uuid]
-        good = step.lake.query(GOOD_TIMES, [step.node.name, uuid, plan.n, plan.resident_bytes])
+        plan, good = plans[uuid], []
+        if claim := claims.get(uuid):
+            alike = [plan.n, plan.resident_bytes, driver, claim.backend, claim.way]
+            rows = step.lake.query(GOOD_TIMES, [step.node.name, uuid, *alike])
+            good = rows["seconds"].to_pylist()
         found[uuid] = Expectation(
             card=short_ref(gpu),
             memory=gpu.vram_bytes,
-            history=tuple(good["seconds"].to_pylist()),
+            history=tuple(good),
         )
     return found
 

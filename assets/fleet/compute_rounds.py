@@ -44,6 +44,7 @@ def prove_compute(step: Stage) -> None:
     )
     step.checks += found.checks
     step.proof(
+        driver=step.facts().driver,
         seed=asked.block_hash,
         size=asked.count,
         operations=asked.shape.flops * float(asked.count),

@@ -73,6 +73,7 @@ def prove_product(step: Stage, network: str) -> None:
         step.proof(
             gpu_uuid=uuid,
             backend=backend,
+            driver=step.facts().driver,
             seed=asked.session,
             size=asked.n,
             bytes=6 * asked.n**2,

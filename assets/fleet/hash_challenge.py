@@ -51,6 +51,7 @@ def _challenge(step: Stage) -> None:
         found = [found[0], *(replace(check, windrow_verdict=None) for check in found[1:])]
     step.checks += found
     step.proof(
+        driver=step.facts().driver,
         seed=asked.salt,
         size=asked.length,
         operations=float(asked.candidates),

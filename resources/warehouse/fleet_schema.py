@@ -114,6 +114,8 @@ FLEET_DATASETS: Final[tuple[Dataset, ...]] = (
             "kind": (_TEXT, "attestation, hash_challenge, gemm_proof, proof_of_compute or llm_job"),
             "gpu_uuid": (_TEXT, "the GPU that worked; null is the whole node"),
             "backend": (_TEXT, "device that says it computed: cuda, cpu, …"),
+            "driver": (_TEXT, "the GPUs' driver when it worked; null is none, or not looked at"),
+            "way": (_TEXT, "how it multiplied, by its own word: int8, float32, …"),
             "seed": (_TEXT, "seed of the challenge, hex"),
             "size": (_I64, "rows of the matrices, nonces or prompts"),
             "bytes": (_I64, "bytes of device memory that took part"),

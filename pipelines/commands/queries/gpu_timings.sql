@@ -4,15 +4,19 @@
 -- kind: attestation, hash_challenge, gemm_proof, proof_of_compute or llm_job
 -- at: when, UTC
 -- backend: device that says it computed
+-- driver: the GPUs' driver when it worked
+-- way: how it multiplied, by its own word
 -- size: rows of the matrices, nonces or prompts
 -- seconds: time the asker measured
--- of_median: that, over the median of the same work on the same GPU
+-- of_median: that, over the median of the same work by the same GPU, driver and way
 -- passed: whether it proves what was claimed
 SELECT
     node, gpu_uuid, kind,
     make_timestamp((observed_at * 1e6)::BIGINT) AS at,
-    backend, size, seconds,
-    seconds / median(seconds) OVER (PARTITION BY node, gpu_uuid, kind, size, bytes) AS of_median,
+    backend, driver, way, size, seconds,
+    seconds / median(seconds) OVER (
+        PARTITION BY node, gpu_uuid, kind, size, bytes, backend, driver, way
+    ) AS of_median,
     passed
 FROM attestations
 WHERE seconds IS NOT NULL

@@ -368,11 +368,13 @@ def fill_nodes(lake: Lake) -> None:
     write(
         lake,
         "attestations",
-        "window_start node observed_at kind gpu_uuid backend size bytes seconds passed",
-        (W1, "a", AT, "attestation", "g", "cuda", 8192, 100, 10.0, True),
-        (W1, "a", AT + 1, "attestation", "g", "cuda", 8192, 100, 30.0, False),
-        (W1, "a", AT + 2, "attestation", "g", "cuda", 8192, 100, 10.0, True),
-        (W1, "a", AT + 3, "attestation", "g", "cuda", 16384, 100, 80.0, True),
+        "window_start node observed_at kind gpu_uuid backend driver way size bytes seconds passed",
+        (W1, "a", AT, "attestation", "g", "cuda", "570", "int8", 8192, 100, 10.0, True),
+        (W1, "a", AT + 1, "attestation", "g", "cuda", "570", "int8", 8192, 100, 30.0, False),
+        (W1, "a", AT + 2, "attestation", "g", "cuda", "570", "int8", 8192, 100, 10.0, True),
+        (W1, "a", AT + 3, "attestation", "g", "cuda", "570", "int8", 16384, 100, 80.0, True),
+        (W1, "a", AT + 4, "attestation", "g", "cuda", "600", "int8", 8192, 100, 90.0, True),
+        (W1, "a", AT + 5, "attestation", "g", "cuda", "600", "float32", 8192, 100, 70.0, True),
     )
 
 
@@ -400,10 +402,12 @@ def test_the_newest_findings_against_nodes(lake: Lake) -> None:
 def test_times_of_a_gpu_against_its_own_median(lake: Lake) -> None:
     fill_nodes(lake)
     assert answer(lake, "gpu_timings") == [
-        ("a", "g", "attestation", at(3), "cuda", 16384, 80.0, 1.0, True),
-        ("a", "g", "attestation", at(2), "cuda", 8192, 10.0, 1.0, True),
-        ("a", "g", "attestation", at(1), "cuda", 8192, 30.0, 3.0, False),
-        ("a", "g", "attestation", at(0), "cuda", 8192, 10.0, 1.0, True),
+        ("a", "g", "attestation", at(5), "cuda", "600", "float32", 8192, 70.0, 1.0, True),
+        ("a", "g", "attestation", at(4), "cuda", "600", "int8", 8192, 90.0, 1.0, True),
+        ("a", "g", "attestation", at(3), "cuda", "570", "int8", 16384, 80.0, 1.0, True),
+        ("a", "g", "attestation", at(2), "cuda", "570", "int8", 8192, 10.0, 1.0, True),
+        ("a", "g", "attestation", at(1), "cuda", "570", "int8", 8192, 30.0, 3.0, False),
+        ("a", "g", "attestation", at(0), "cuda", "570", "int8", 8192, 10.0, 1.0, True),
     ]
 
 
