@@ -1,6 +1,7 @@
 """Chutes: cards, devices, proof times, node resources, names, selectors."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,39 +47,76 @@ def proof_timing(file: VectorFile) -> Iterator[Case]:
 
 @handles("chutes/gpus.json")
 def table(file: VectorFile) -> Iterator[Case]:
-    """Every card of the table of September 2025, and the ranges derived from it."""
+    """The table of September 2025, and what is derived of any card, one of a later table too."""
+    data = file.load_json()
+    rows = data["gpus"]
+    listed = [name for name, row in rows.items() if row["in_2025_09_table"]]
+    yield Case("table", partial(check_table, listed, data["_meta"]["price_basis_usd_per_hour"]))
+    for name, row in rows.items():
+        if name in listed:
+            yield Case(name, partial(check_card, name, row))
+        yield Case(f"{name}-accepted", partial(check_accepted, name, row))
 
-    def check(name: str, row: Row) -> None:
-        card = gpus.CARDS[name]
-        expected = (
-            row["name_pattern"],
-            row["vram_gb"],
-            row["processors"],
-            row["clock_base_mhz"],
-            row["clock_boost_mhz"],
-            row["usd_per_hour"],
-            row["graval_iterations"],
-            row["graval_estimate_s"],
-        )
-        assert (
-            card.pattern,
-            card.memory,
-            card.processors,
-            card.base_clock,
-            card.boost_clock,
-            card.price,
-            card.iterations,
-            card.estimate,
-        ) == expected
-        least, most = gpus.gigabytes_of_memory(card)
-        assert least * 10**9 == row["accept"]["memory_bytes_min"]
-        assert (most + 1) * 10**9 == row["accept"]["memory_bytes_max_exclusive"]
-        best = max(other.price for other in gpus.CARDS.values())
-        assert_close([card.price / best], [row["compute_multiplier"]])
 
-    for name, row in file.load_json()["gpus"].items():
-        if row["in_2025_09_table"]:
-            yield Case(name, partial(check, name, row))
+def check_table(listed: list[str], basis: float) -> None:
+    assert list(gpus.CARDS) == listed
+    assert max(card.price for card in gpus.CARDS.values()) == basis
+
+
+def card_of(name: str, row: Row) -> gpus.Card:
+    return gpus.Card(
+        name,
+        row["name_pattern"],
+        row["vram_gb"],
+        row["processors"],
+        row["clock_base_mhz"],
+        row["clock_boost_mhz"],
+        row["usd_per_hour"],
+        row["graval_iterations"],
+        row["graval_estimate_s"],
+    )
+
+
+def check_card(name: str, row: Row) -> None:
+    card = gpus.CARDS[name]
+    assert card == card_of(name, row)
+    best = max(other.price for other in gpus.CARDS.values())
+    assert_close([card.price / best], [row["compute_multiplier"]])
+
+
+def check_accepted(name: str, row: Row) -> None:
+    """Both ends of every range: what is just within is taken, what is just outside is not."""
+    card, bounds = card_of(name, row), row["accept"]
+    least, most = gpus.gigabytes_of_memory(card)
+    assert least * 10**9 == bounds["memory_bytes_min"]
+    assert (most + 1) * 10**9 == bounds["memory_bytes_max_exclusive"]
+
+    def taken(memory: int, clock: float) -> bool:
+        device = gpus.Device("any", memory, card.processors, clock, name)
+        return gpus.device_problem(device, {name: replace(card, pattern="any")}) is None
+
+    least, most = bounds["memory_bytes_min"], bounds["memory_bytes_max_exclusive"] - 1
+    slowest, fastest = bounds["clock_khz_min"], bounds["clock_khz_max"]
+    for memory in (least, most):
+        for clock in (slowest, fastest):
+            assert taken(memory, clock)
+        assert not taken(memory, slowest - 1)
+        assert not taken(memory, fastest + 1)
+    assert not taken(least - 1, slowest)
+    assert not taken(most + 1, slowest)
+
+    estimate, proof = row["graval_estimate_s"], row["node_proof_seconds"]
+    early, late = proof["min_exclusive"], proof["max_exclusive"]
+    latest = row["launch_proof_seconds_max_exclusive"]
+    nearly = 1e-9
+    for in_time, ends in (
+        (gpus.registered_in_time, (early * (1 + nearly), late * (1 - nearly))),
+        (gpus.launched_in_time, (latest * (1 - nearly),)),
+    ):
+        assert all(in_time(end, estimate) for end in ends)
+    assert not gpus.registered_in_time(early * (1 - nearly), estimate)
+    assert not gpus.registered_in_time(late * (1 + nearly), estimate)
+    assert not gpus.launched_in_time(latest * (1 + nearly), estimate)
 
 
 @handles("chutes/node_resources_and_names.json")
@@ -126,6 +164,9 @@ def check_resources(case: Row) -> None:
 
 @handles("chutes/node_selectors.json")
 def node_selectors(file: VectorFile) -> Iterator[Case]:
+    data = file.load_json()
+    assert data["price_basis_usd_per_hour"] == max(card.price for card in gpus.CARDS.values())
+
     def check(case: Row) -> None:
         if "error" in case:
             with pytest.raises(gpus.InvalidSelector):
@@ -148,5 +189,5 @@ def node_selectors(file: VectorFile) -> Iterator[Case]:
             ],
         )
 
-    for case in file.load_json()["cases"]:
+    for case in data["cases"]:
         yield Case(case["id"], partial(check, case))

@@ -12,6 +12,7 @@ Drawing a case must be cheap; the work belongs in its ``check``, which runs as a
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -103,11 +104,12 @@ class Registry:
 
 
 def vector_names(root: Path) -> list[str]:
-    """Paths below ``root`` of every file that may hold vectors, sorted."""
+    """Paths below ``root`` of every file that may hold vectors, sorted; links are followed."""
     return sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in NOT_VECTORS
+        Path(folder, name).relative_to(root).as_posix()
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if name not in NOT_VECTORS
     )
 
 

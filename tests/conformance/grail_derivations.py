@@ -59,6 +59,9 @@ def check_coefficients(case: dict[str, Any]) -> None:
     if "stream_hex" in case:
         stream = bytes.fromhex(case["stream_hex"])
         assert prf(b"sketch", [normalise_hex(randomness)], len(stream)) == stream
+    if "int16_be" in case:
+        words = np.frombuffer(prf(b"sketch", [normalise_hex(randomness)], 32), ">i2")
+        assert words.tolist() == case["int16_be"]
     vector = sketch_coefficients(randomness, case.get("topk", 16))
     assert vector.dtype == np.int8
     assert vector.tolist() == case["r_vec"]

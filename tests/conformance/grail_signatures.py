@@ -16,7 +16,7 @@ from windrow.networks.grail.commit import (
     outer_challenge,
     row_signature_valid,
 )
-from windrow.networks.grail.commitments import commitments_hash
+from windrow.networks.grail.commitments import commitments_hash, encode_compact
 from windrow.networks.grail.sampling import commit_digest
 from windrow.networks.grail.tokens import token_hash
 
@@ -50,6 +50,10 @@ def check_binding(case: dict[str, Any]) -> None:
         token_hash(case["tokens"]),
         sketch_hash(case["commitment_sketches"]),
     )
+    if case["commitments"] is not None:  # else too long to be listed
+        assert [e["sketch"] for e in case["commitments"]] == case["commitment_sketches"]
+    (compact,) = encode_compact(pa.array([case["commitment_sketches"]], pa.list_(pa.int64())))
+    assert compact.as_py().startswith(case["commitments_canonical_json_head"])
     assert tokens_hash.hex() == case["tokens_sha256"]
     assert sketches_hash.hex() == case["commitments_sha256"]
     fields = (

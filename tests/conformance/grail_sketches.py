@@ -17,6 +17,7 @@ from windrow.engine.proving import ModelProver
 from windrow.kernels.sketch import activation_sketches, bucketize
 from windrow.networks.grail.commit import commit_binding
 from windrow.networks.grail.commitments import commitments_hash
+from windrow.networks.grail.constants import PROOF_VERSION
 from windrow.networks.grail.prf import sketch_coefficients
 from windrow.networks.grail.sketch import within_tolerance
 from windrow.networks.grail.tokens import token_hash
@@ -38,11 +39,12 @@ def bucketing(file: VectorFile) -> Iterator[Case]:
         for index, case in enumerate(vectors.get(key, [])):
             (number,) = struct.unpack(form, bytes.fromhex(case[field]))
             value = torch.tensor(number, dtype=torch.int16).view(dtype) if form == ">h" else number
-            yield Case(f"{key}-{index}", partial(check_bucket, value, dtype, case["bucket"]))
+            buckets = {case["bucket"], case.get("bucket_vectorized", case["bucket"])}
+            yield Case(f"{key}-{index}", partial(check_bucket, value, dtype, buckets))
 
 
-def check_bucket(value: float | torch.Tensor, dtype: torch.dtype, bucket: int) -> None:
-    assert bucketize(torch.as_tensor(value, dtype=dtype)).item() == bucket
+def check_bucket(value: float | torch.Tensor, dtype: torch.dtype, buckets: set[int]) -> None:
+    assert {bucketize(torch.as_tensor(value, dtype=dtype)).item()} == buckets
 
 
 @handles("grail/sketches.json", uses=["grail/sketch_hidden_states.safetensors"])
@@ -97,7 +99,8 @@ def model_commitments(file: VectorFile) -> Iterator[Case]:
         for case in batch:
             index = case["batch_index"]
             yield Case(f"batch-{number}-{index}-proof", partial(check_proof, case, proofs, index))
-            yield Case(f"batch-{number}-{index}-binding", partial(check_binding, case))
+            check = partial(check_binding, case, vectors["layer_index"])
+            yield Case(f"batch-{number}-{index}-binding", check)
             if case.get("hidden_tensor"):
                 yield Case(
                     f"batch-{number}-{index}-hidden",
@@ -146,10 +149,12 @@ def check_proof(case: dict[str, Any], proofs: Callable[[], list[Proof]], index: 
     )
 
 
-def check_binding(case: dict[str, Any]) -> None:
+def check_binding(case: dict[str, Any], layer: int) -> None:
     (digest,) = commitments_hash(pa.array([case["sketches"]], pa.list_(pa.int64())))
     assert digest.hex() == case["commitments_sha256"]
     binding = commit_binding(
-        token_hash(case["tokens"]), case["randomness_hex"], case["model_name"], -1, digest
+        token_hash(case["tokens"]), case["randomness_hex"], case["model_name"], layer, digest
     )
+    assert case["beacon"]["randomness"] == case["randomness_hex"]
+    assert case["proof_version"] == PROOF_VERSION
     assert binding.hex() == case["binding_sha256"]
