@@ -75,8 +75,9 @@ def _print_verdict(out: Console, report: Judged, verdict: FileVerdict) -> None:
     came_from = RANDOMNESS[report.randomness_from or "given"]
     _line(out, f"  randomness {context.validator_randomness} ({came_from})")
     looked = "every rollout" if context.every_rollout else "the network's sample"
-    groups = ", ".join(map(str, replay.sampled_groups))
-    _line(out, f"  looked at {looked}; the network's sample is group ", cell(groups))
+    groups = "group " + ", ".join(map(str, replay.sampled_groups))
+    sample = cell(groups) if replay.sampled_groups else "empty: the file has no group"
+    _line(out, f"  looked at {looked}; the network's sample is ", sample)
     if context.calibration:
         _line(out, "  limits of the proof check: ", cell(context.calibration.source, 600))
     if outcome and not outcome.metrics.had_failure:

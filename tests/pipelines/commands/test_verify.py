@@ -104,6 +104,16 @@ def test_one_bad_group_of_two_is_caught_half_of_the_time(
     assert report.chance == 0.5
 
 
+def test_a_file_without_rollouts_has_no_group_to_name(
+    demonstrated: Demonstrated, tmp_path: Path
+) -> None:
+    honest = demonstrated.file(demonstrated.own)
+    empty = tmp_path / honest.name
+    pq.write_table(pq.read_table(honest).slice(0, 0), empty)
+    ended = windrow("--no-model", empty)
+    assert "the network's sample is empty: the file has no group" in " ".join(ended.output.split())
+
+
 def test_a_reward_that_is_no_number_ends_as_a_verdict(
     demonstrated: Demonstrated, tmp_path: Path
 ) -> None:
