@@ -16,9 +16,11 @@ from windrow.networks.grail.drand import (
     parse_round,
     verify_round,
 )
-from windrow.networks.grail.windows import DrandChain, drand_round
+from windrow.networks.grail.windows import MAINNET, QUICKNET, DrandChain, drand_round
 
 from .framework import Case, VectorFile, handles
+
+KNOWN = {chain.hash: chain for chain in (QUICKNET, MAINNET)}
 
 
 @handles("drand/*.json")
@@ -31,6 +33,7 @@ def rounds(file: VectorFile) -> Iterator[Case]:
         period=recorded["period"],
         public_key=recorded["public_key"],
     )
+    yield Case("chain", partial(check_chain, chain))
     for entry in recorded.get("rounds", [recorded]):
         found = parse_round(entry)
         name = f"round-{found.number}"
@@ -40,6 +43,12 @@ def rounds(file: VectorFile) -> Iterator[Case]:
         yield Case(f"{name}-time", partial(check_time, found, chain))
         yield Case(f"{name}-another-round", partial(check_other_round, found, chain))
         yield Case(f"{name}-flipped-bytes", partial(check_flipped_bytes, found, chain))
+
+
+def check_chain(chain: DrandChain) -> None:
+    """A chain is known by its hash, and then is what Windrow knows of it."""
+    known = KNOWN[chain.hash]
+    assert replace(chain, name=known.name) == known
 
 
 def check_scheme(recorded: dict[str, Any]) -> None:

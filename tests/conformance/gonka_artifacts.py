@@ -34,6 +34,9 @@ def vectors(file: VectorFile) -> Iterator[Case]:
         yield Case(case["case"], partial(check_comparison, case))
 
 
+LAST_HIDDEN = "last_hidden[i][j]=sin(i*hidden_size+j) in float32"
+
+
 def check_draws(case: Row) -> None:
     name = (case["block_hash"], case["public_key"])
     hidden = case["hidden_size"]
@@ -68,6 +71,7 @@ def check_vectors(case: Row, row: int) -> None:
     assert set(by_score) == set(case["pick_indices_reference_order"][row])
     turned = artifacts.rotated(*name, np.array(case["haar_input"][row], np.float32))
     assert_close(turned.tolist(), case["haar_output"][row], rel=0, abs_=FLOAT32)
+    assert case["pipeline_last_hidden_rule"] == LAST_HIDDEN
     last_hidden = np.sin((row * hidden + np.arange(hidden)).astype(np.float32))
     for order in ("index", "score"):
         vector = artifacts.artifact(*name, last_hidden, k, order=order)
@@ -104,7 +108,7 @@ def trees(file: VectorFile) -> Iterator[Case]:
     def check(case: Row) -> None:
         leaves = {int(nonce): bytes.fromhex(text) for nonce, text in case["leaves"].items()}
         tree = sum_tree.SumTree(leaves)
-        assert tree.depth == case["depth"]
+        assert tree.depth == case["depth"] >= case["default_depth"] == sum_tree.LEAST_DEPTH
         assert (tree.root.hash.hex(), tree.root.count) == (case["root_hex"], case["count"])
         for row in case["proofs"]:
             opening = tree.open(row["dense_index"])

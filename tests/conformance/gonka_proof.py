@@ -15,6 +15,7 @@ from windrow.engine.fleet.poc_model import BlockModel
 from windrow.kernels.hashed_streams import entropy, generator
 from windrow.networks.gonka import poc_model, poc_nonces
 from windrow.networks.gonka.poc_batches import (
+    P_MISMATCH,
     ProofBatch,
     ReceivedAboveTarget,
     Recomputing,
@@ -99,7 +100,8 @@ def weights(file: VectorFile) -> Iterator[Case]:
             name, count = row["name"], row["numel"]
             where = poc_model.placement(block_hash, name, count, size)
             assert poc_model.name_hash(block_hash, name) == row["name_hash"]
-            assert (where.tiled, where.offset) == (row["mode"] == "tile_roll", row["offset"])
+            mode = "tile_roll" if where.tiled else "slice"
+            assert (mode, where.offset) == (row["mode"], row["offset"])
             value = model.parameter(name).numpy()
             assert list(value.shape) == row["shape"]
             assert value.ravel()[:4].tolist() == row["first4_f16"]
@@ -141,6 +143,7 @@ def fraud_test(file: VectorFile) -> Iterator[Case]:
         computed = [2.0] * case["n_invalid"] + [1.0] * (case["n"] - case["n_invalid"])
         test = network_fraud_test(computed, [1.0] * case["n"], 1.4, case["fraud_threshold"])
         assert_close([test.probability_honest], [case["probability_honest"]])
+        assert case["p_mismatch"] == P_MISMATCH
         assert (test.invalid, test.fraud) == (case["n_invalid"], case["fraud_detected"])
 
     def check_smallest(case: Row) -> None:

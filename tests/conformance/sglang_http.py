@@ -16,7 +16,7 @@ from windrow.resources.generation.client import (
     error_text,
     succeeded,
 )
-from windrow.resources.generation.prompt import InvalidPrompt, check_prompt
+from windrow.resources.generation.prompt import InvalidPrompt, PromptTooLong, check_prompt
 from windrow.resources.generation.requests import RequestAborted, SampleRequest
 from windrow.resources.generation.sglang_requests import (
     generate_body,
@@ -27,31 +27,50 @@ from windrow.resources.generation.sglang_weights import checksums_of
 
 from .framework import Case, VectorFile, handles
 
+NO_LIMIT = 2**62
+
 
 @handles("grail/sglang_requests.json")
 def requests(file: VectorFile) -> Iterator[Case]:
     for index, case in enumerate(file.load_json()["cases"]):
-        # The published parameters always name a penalty (§7); without one there is no policy.
-        if case["params"]["repetition_penalty"] is not None:
-            yield Case(f"case-{index}", partial(check_requests, case))
+        yield Case(f"case-{index}", partial(check_requests, case))
 
 
 def check_requests(case: dict[str, Any]) -> None:
-    policy = GenerationPolicy(**case["params"])
+    """What is asked of each prompt that fits; one that does not is no request of ours either."""
+    # The published parameters always name a penalty (§7); 1 is what a server takes for none.
+    unnamed = case["params"]["repetition_penalty"] is None
+    policy = GenerationPolicy(**case["params"] | ({"repetition_penalty": 1.0} if unnamed else {}))
     seeds = case["seeds"] or [None] * len(case["prompts"])
-    wanted = {
-        str(prompt): sampling_params(policy, seed)
-        for prompt, seed in zip(case["prompts"], seeds, strict=True)
-    }
-    for request in case["requests"]:
-        body = request["body"]
-        assert body["sampling_params"] == wanted[str(body["input_ids"])]
+    asked = [(r["body"]["input_ids"], r["body"]["sampling_params"]) for r in case["requests"]]
+    wanted = []
+    for prompt, seed, result in zip(case["prompts"], seeds, case["result"], strict=True):
+        try:
+            check_prompt(
+                np.array(prompt),
+                policy,
+                vocab_size=max(prompt) + 1,
+                max_context=case["max_model_len"] or NO_LIMIT,
+                checkpoint_window=0,
+            )
+        except PromptTooLong:
+            assert result["all_ids"] == prompt
+            continue
+        assert result["all_ids"][: len(prompt)] == prompt
+        params = sampling_params(policy, seed)
+        if unnamed:
+            assert params.pop("repetition_penalty") == 1.0
+        wanted.append((prompt, params))
+    assert all(request in wanted for request in asked)
+    assert all(request in asked for request in wanted)
+    assert len(asked) == len(wanted) + case["server_failures_injected"]
 
 
 @handles("sglang/auth_*.json")
 @handles("sglang/error_*.json")
 @handles("sglang/flush_cache*.json")
 @handles("sglang/generate_*.json")
+@handles("sglang/hidden_states_*.json")
 @handles("sglang/max_new_tokens_exceeds_ctx.json")
 @handles("sglang/update_*.json")
 @handles("sglang/weights_checker_checksum.json")
