@@ -48,36 +48,51 @@ def llm_job(
 
 def _run(step: Stage, bucket: ObjectStore) -> None:
     from windrow.engine.fleet.llm_job_plan import Job
-    from windrow.resources.fleet.job_buckets import JobBuckets, run_job
+    from windrow.resources.fleet.job_buckets import JobBuckets
+    from windrow.resources.fleet.job_run import precision, run_job
 
     work = step.fleet.work
     gpus = bool(step.facts().gpus)
     if not gpus:
         step.note_processor()
-    job = Job(
-        job_id=str(uuid.uuid4()),
-        node=step.node.name,
-        model=step.node.models[0].name.replace("/", "--"),
-        secret=secrets.token_hex(32),
-        prompts=work.gpu_prompts if gpus else work.processor_prompts,
-        max_tokens=work.gpu_tokens if gpus else work.processor_tokens,
-    )
+    model = step.node.models[0].name.replace("/", "--")
     node, trusted = step.fleet.access(step.node), step.fleet.trusted(step.node)
     try:
-        verdict, answer = run_job(JobBuckets(bucket, bucket), job, node, trusted)
+        job = Job(
+            job_id=str(uuid.uuid4()),
+            node=step.node.name,
+            model=model,
+            secret=secrets.token_hex(32),
+            prompts=work.gpu_prompts if gpus else work.processor_prompts,
+            max_tokens=work.gpu_tokens if gpus else work.processor_tokens,
+            bits=precision(trusted, model, gpus=gpus),
+        )
+        run = run_job(JobBuckets(bucket, bucket), job, node, trusted)
     except TrustedNodeFailed as error:
         step.skip(NETWORK, str(error)[:1000], "mend the trusted node: it must have the model too")
         return
     except TaskFailed as error:
         step.refused(NETWORK, error, network_verdict=False)
         return
+    verdict, receipt = run.verdict, run.upload and run.upload.receipt
+    told = (
+        {"download": receipt.download_seconds, "upload": receipt.upload_seconds} if receipt else {}
+    )
     step.checks += verdict.checks
     step.proof(
         seed=job.commitment(),
         size=job.prompts,
         claimed_seconds=verdict.claimed_seconds,
-        seconds=answer.seconds,
+        seconds=run.seconds,
         passed=verdict.passed,
         digest=verdict.digest,
-        replay=json.dumps({"job": job.job_id, "equal": verdict.equal, "tokens": verdict.tokens}),
+        replay=json.dumps(
+            {
+                "job": job.job_id,
+                "bits": job.bits,
+                "equal": verdict.equal,
+                "tokens": verdict.tokens,
+                **told,
+            }
+        ),
     )

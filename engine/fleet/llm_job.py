@@ -6,17 +6,18 @@ held against the model token by token, both how likely each one is and whether t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windrow.engine.fleet.checks import NodeCheck
-from windrow.engine.fleet.frames import BadFrame, to_json
+from windrow.engine.fleet.frames import BadFrame
 from windrow.engine.fleet.llm_job_answers import (
     Answers,
     BadAnswer,
+    Loaded,
     Score,
     pack_answers,
     pack_scores,
@@ -24,10 +25,17 @@ from windrow.engine.fleet.llm_job_answers import (
     read_scores,
     tokens_digest,
 )
-from windrow.engine.fleet.llm_job_plan import Job, LoadRequest, ScoreRequest, read_request
+from windrow.engine.fleet.llm_job_plan import EXACT_BITS, LOW_BITS, Job
+from windrow.engine.fleet.llm_job_requests import (
+    NETWORK,
+    LoadRequest,
+    ScoreRequest,
+    VolumeRequest,
+    read_request,
+)
+from windrow.engine.fleet.llm_job_upload import Upload, answer_volume
 from windrow.networks.compute_horde import llm_samples
 
-NETWORK: Final = "compute-horde"
 NUCLEUS_SLACK: Final = 0.01
 """Probability that numerical drift may carry over the edge of top-p."""
 
@@ -35,14 +43,16 @@ NUCLEUS_SLACK: Final = 0.01
 def answer(request: bytes) -> bytes:
     """A node's part: load a model, answer a job, or score another's answer.
 
-    Raises BadFrame, BadJob, UnknownModel and UnusableModel.
+    Raises BadFrame, BadJob, UnknownModel, UnusableModel and what `answer_volume` raises.
     """
     from windrow.engine.fleet.llm_job_model import local_model
 
     asked = read_request(request)
     if isinstance(asked, LoadRequest):
-        local_model(asked.model)
-        return to_json({"model": asked.model})
+        loaded = local_model(asked.model)
+        return Loaded(asked.model, loaded.stored, loaded.computes).to_json()
+    if isinstance(asked, VolumeRequest):
+        return answer_volume(asked)
     if isinstance(asked, ScoreRequest):
         model = local_model(asked.request.model)
         scores = model.score(asked.request, asked.tokens, NUCLEUS_SLACK)
@@ -95,6 +105,23 @@ LOW_PRECISION: Final = Tolerance(logprob=0.1, draw=0.1, share=0.125)
 """Where either side computes in 16 bits. Weights rounded to 8 bits pass as well, to 4 bits not."""
 
 
+_EXACT: Final = frozenset({"float32", "float64"})
+
+
+def bits(trusted: Loaded, gpus: bool) -> int:
+    """What `Job.bits` is to be, by the trusted node's word alone and whether the node has GPUs.
+
+    The files are the same on both, and a GPU computes in their numbers, a processor in float32.
+    """
+    used = {trusted.computes, trusted.stored} if gpus else {trusted.computes}
+    return EXACT_BITS if used <= _EXACT else LOW_BITS
+
+
+def tolerance_of(job: Job) -> Tolerance:
+    """What the job allows for: it says so before it is asked, and so does whoever judges again."""
+    return Tolerance() if job.bits == EXACT_BITS else LOW_PRECISION
+
+
 @dataclass(frozen=True)
 class JobVerdict:
     """checks: findings for the node's history. tokens: in all answers. equal: answers with the
@@ -128,7 +155,8 @@ def verify(
     """What a node's answer is worth. Nothing that a node answers raises an error.
 
     elapsed: seconds by the asker's clock. trusted: the trusted node's answer to the same request.
-    score: what it says of this answer's tokens; without it only equal texts pass.
+    score: what it says of this answer's tokens; without it only equal texts pass. tolerance: None
+    is that of the job.
     Raises BadFrame and BadAnswer for what the trusted node answered.
     """
     request = job.request()
@@ -147,7 +175,7 @@ def verify(
     equal = None if own is None else sum(given[prompt] == text for prompt, text in own.items())
     return JobVerdict(
         (
-            _answers(job, given, own, equal, evidence, tolerance or Tolerance()),
+            _answers(job, given, own, equal, evidence, tolerance or tolerance_of(job)),
             _time(job, elapsed, answers.claimed_seconds),
         ),
         tokens=sum(map(len, answers.token_rows())),
@@ -157,6 +185,26 @@ def verify(
         claimed_seconds=answers.claimed_seconds,
         digest=tokens_digest(answers.token_rows()),
     )
+
+
+def verify_upload(
+    job: Job,
+    upload: Upload,
+    data: bytes | None,
+    elapsed: float,
+    *,
+    trusted: bytes | None = None,
+    score: bytes | None = None,
+) -> JobVerdict:
+    """As `verify`, of an answer that was uploaded. data: what was read of it.
+
+    An answer that is not the one of its receipt is not judged.
+    """
+    check = upload.check(elapsed)
+    if data is None or not upload.usable:
+        return JobVerdict((check, _time(job, elapsed, 0)))
+    verdict = verify(job, data, elapsed, trusted=trusted, score=score)
+    return replace(verdict, checks=(check, *verdict.checks))
 
 
 @dataclass(frozen=True)

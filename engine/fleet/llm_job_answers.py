@@ -1,6 +1,7 @@
 """The bytes of a job's answer and of what a trusted node says of one, read as from strangers."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,14 +11,17 @@ from numpy.typing import NDArray
 
 from windrow import WindrowError
 from windrow.engine.fleet.frames import from_json, pack, to_json, unpack
-from windrow.engine.fleet.llm_job_plan import MAX_PROMPTS, MAX_TOKENS, Request
+from windrow.engine.fleet.llm_job_requests import MAX_PROMPTS, MAX_TOKENS, Request
 
 MAX_TEXT_BYTES: Final = 4 << 20
 """All answers of a job as JSON."""
 
 MAX_ANSWER_BYTES: Final = MAX_TEXT_BYTES + 12 * MAX_PROMPTS * MAX_TOKENS + (64 << 10)
 
+MAX_LOADED_BYTES: Final = 4096
+
 _ALL: Final = MAX_PROMPTS * MAX_TOKENS
+_DTYPE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 class BadAnswer(WindrowError):
@@ -65,6 +69,30 @@ class Score:
     gaps: NDArray[np.float32]
     text: str
     ended: bool
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A node's answer to loading a model: the numbers it is stored in, and those it computes in."""
+
+    model: str
+    stored: str
+    computes: str
+
+    def to_json(self) -> bytes:
+        """As it travels."""
+        return to_json(vars(self))
+
+
+def read_loaded(data: bytes, model: str) -> Loaded:
+    """What a node says of a model it was asked to load. Raises BadFrame and BadAnswer."""
+    found = from_json(data, max_bytes=MAX_LOADED_BYTES)
+    words = found.get("stored"), found.get("computes")
+    if found.keys() != {"model", "stored", "computes"} or found["model"] != model:
+        raise BadAnswer("it does not say how it loaded the model that was asked for")
+    if not all(isinstance(word, str) and _DTYPE.fullmatch(word) for word in words):
+        raise BadAnswer("it does not say in which numbers the model computes")
+    return Loaded(model, str(found["stored"]), str(found["computes"]))
 
 
 def pack_answers(request: Request, answered: Sequence[Answered], seconds: float) -> bytes:

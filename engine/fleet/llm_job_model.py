@@ -11,13 +11,14 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from windrow import WindrowError
 from windrow.engine.fleet.llm_job_answers import Answered, Score
 from windrow.engine.fleet.llm_job_draw import draw, draw_gaps
-from windrow.engine.fleet.llm_job_plan import BadJob, Request
+from windrow.engine.fleet.llm_job_requests import BadJob, Request
 
 MODELS_FOLDER: Final = "WINDROW_NODE_MODELS"
 """Variable that names the folder with a model's files in each folder below it."""
@@ -31,6 +32,7 @@ ROWS: Final = 64
 SCORED_POSITIONS: Final = 64
 """Positions whose logits are looked at together."""
 
+_DTYPES: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
@@ -65,6 +67,23 @@ def _loaded(folder: Path) -> "LocalModel":
     return LocalModel(folder)
 
 
+def stored_dtype(folder: Path) -> str:
+    """The numbers a model's files are in: as its configuration says, else as its weights are.
+
+    Raises OSError, ValueError and SafetensorError for files that cannot be read.
+    """
+    config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if config.dtype is not None:
+        return str(config.dtype).removeprefix("torch.")
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - it is no mapping
+                dtype = weights.get_slice(name).get_dtype()
+                if dtype in _DTYPES:
+                    return _DTYPES[dtype]
+    return "float32"
+
+
 class LocalModel:
     """A causal language model with its tokenizer: float32 on a CPU, as stored on a GPU.
 
@@ -78,6 +97,8 @@ class LocalModel:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         usual = torch.float32 if place.type == "cpu" else "auto"
         try:
+            self.stored = stored_dtype(folder)
+            """Numbers its files are in, e.g. "bfloat16": a GPU computes in those."""
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
@@ -88,10 +109,12 @@ class LocalModel:
                 use_safetensors=True,
                 dtype=dtype or usual,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise UnusableModel(f"{folder} cannot be loaded: {str(error)[:500]}") from error
         self._model.to(place).eval()
         self._device = place
+        self.computes = str(self._model.dtype).removeprefix("torch.")
+        """Numbers it computes in."""
         config = self._model.config
         self._context: int = config.max_position_embeddings
         self._vocabulary: int = config.vocab_size

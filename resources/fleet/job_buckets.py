@@ -5,29 +5,29 @@ opens it, what the node answered and what the trusted node did. So whoever can r
 make the verdict again, and nobody can read a prompt before the node that is asked has it.
 """
 
+import hashlib
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from windrow import WindrowError
 from windrow.engine.fleet.frames import from_json, to_json
-from windrow.engine.fleet.llm_job import (
-    JobVerdict,
-    Tolerance,
-    challenge,
-    needs_score,
-    score_request,
-    verify,
-)
+from windrow.engine.fleet.llm_job import JobVerdict, verify, verify_upload
 from windrow.engine.fleet.llm_job_answers import MAX_ANSWER_BYTES, MAX_TEXT_BYTES
-from windrow.engine.fleet.llm_job_plan import Job, LoadRequest
-from windrow.networks.compute_horde.llm_samples import SERIES_PROMPTS
-from windrow.resources.fleet.nodes import Answer, NodeAccess
+from windrow.engine.fleet.llm_job_plan import Job
+from windrow.engine.fleet.llm_job_requests import (
+    MAX_SERIES_BYTES,
+    BadJob,
+    read_series,
+    series_bytes,
+)
+from windrow.engine.fleet.llm_job_upload import Upload
+from windrow.resources.fleet.job_volumes import UPLOADS, VOLUMES, JobVolume, clear_stray
 from windrow.resources.storage.objects import InvalidKey, ObjectExists, ObjectMissing, ObjectStore
+from windrow.resources.storage.s3_bucket import S3Bucket
 
-TASK: Final = "llm_job"
-MAX_SERIES_BYTES: Final = 1 << 20
 MAX_SERIES: Final = 4000
 _SMALL: Final = 64 << 10
 
@@ -48,25 +48,36 @@ class DamagedObject(WindrowError):
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job that is over. answer, trusted, score: None where there was none."""
+    """A job that is over. answer, trusted, score: None where there was none. upload: what became
+    of the node's upload, None where the answer came otherwise or not at all.
+    """
 
     job: Job
-    answer: bytes | None
-    trusted: bytes | None
-    score: bytes | None
+    answer: bytes | None = None
+    trusted: bytes | None = None
+    score: bytes | None = None
+    upload: Upload | None = None
 
-    def verify(self, elapsed: float, tolerance: Tolerance | None = None) -> JobVerdict | None:
-        """The verdict, made again; None if the node never answered."""
+    def verify(self, elapsed: float) -> JobVerdict | None:
+        """The verdict, made again; None if the node never answered. Raises BrokenCommitment."""
+        if self.upload is not None:
+            read = None if self.answer is None else hashlib.sha256(self.answer).hexdigest()
+            if read != self.upload.sha256:
+                raise BrokenCommitment(
+                    f"the answer kept of job {self.job.job_id} is not the one that was read; do "
+                    "not believe a verdict on it"
+                )
+            return verify_upload(
+                self.job,
+                self.upload,
+                self.answer,
+                elapsed,
+                trusted=self.trusted,
+                score=self.score,
+            )
         if self.answer is None:
             return None
-        return verify(
-            self.job,
-            self.answer,
-            elapsed,
-            trusted=self.trusted,
-            score=self.score,
-            tolerance=tolerance,
-        )
+        return verify(self.job, self.answer, elapsed, trusted=self.trusted, score=self.score)
 
 
 class JobBuckets:
@@ -84,23 +95,35 @@ class JobBuckets:
         except ObjectExists as error:
             raise JobStarted(f"job {job.job_id} was begun before; draw another id") from error
 
-    def reveal(
-        self,
-        job: Job,
-        *,
-        answer: bytes | None = None,
-        trusted: bytes | None = None,
-        score: bytes | None = None,
-    ) -> None:
-        """Make public what the job was and what came of it, once the node cannot answer again."""
-        for name, data in (("answer", answer), ("trusted", trusted), ("score", score)):
+    def sweep(self) -> None:
+        """Remove objects that were for nodes of jobs long over. Raises ObjectStoreError."""
+        now = time.time()
+        clear_stray(self._prompts, VOLUMES, now)
+        clear_stray(self._answers, UPLOADS, now)
+
+    def volume(self, job: Job) -> JobVolume | None:
+        """The job's objects for its node; None where no address can be signed: in folders."""
+        if isinstance(self._prompts, S3Bucket) and isinstance(self._answers, S3Bucket):
+            return JobVolume(self._prompts, self._answers, job)
+        return None
+
+    def reveal(self, over: StoredJob) -> None:
+        """Make public what a job was and what came of it, once the node cannot answer again."""
+        job, folder = over.job, f"jobs/{over.job.job_id}"
+        frames = ("answer", over.answer), ("trusted", over.trusted), ("score", over.score)
+        for name, data in frames:
             if data is not None:
-                self._answers.put(f"jobs/{job.job_id}/{name}.frame", data)
+                self._answers.put(f"{folder}/{name}.frame", data)
+        if over.upload is not None:
+            self._answers.put(f"{folder}/upload.json", over.upload.to_json())
         self.put_series(job.job_id, job.texts())
-        self._prompts.put(f"jobs/{job.job_id}.json", job.to_json())
+        self._prompts.put(f"{folder}.json", job.to_json())
 
     def stored(self, job_id: str) -> StoredJob:
-        """A job that was revealed. Raises ObjectMissing, BrokenCommitment, BadFrame, BadJob."""
+        """A job that was revealed.
+
+        Raises ObjectMissing, BrokenCommitment, BadFrame, BadJob and BadAnswer.
+        """
         name = _checked(job_id)
         committed = from_json(
             self._prompts.get(f"commitments/{name}.json", max_bytes=_SMALL), max_bytes=_SMALL
@@ -110,26 +133,21 @@ class JobBuckets:
             raise BrokenCommitment(
                 f"job {name} is not the one that was committed to; do not believe its verdict"
             )
-        parts = [self._frame(name, part) for part in ("answer", "trusted", "score")]
-        return StoredJob(job, *parts)
+        parts = [self._kept(f"{name}/{part}.frame") for part in ("answer", "trusted", "score")]
+        told = self._kept(f"{name}/upload.json", _SMALL)
+        return StoredJob(job, *parts, None if told is None else Upload.from_json(told))
 
     def put_series(self, name: str, prompts: Sequence[str]) -> None:
-        """A series: a prompt a line, as the network's generator writes it."""
-        lines = [line for prompt in prompts for line in prompt.splitlines()]
-        if len(lines) != len(prompts):
-            raise DamagedObject(f"series {name}: a prompt is empty or has more than one line")
-        self._prompts.put(f"series/{_checked(name)}.txt", "\n".join(lines).encode())
+        """A series, as the network's generator writes it. Raises BadJob."""
+        self._prompts.put(f"series/{_checked(name)}.txt", series_bytes(prompts))
 
     def series(self, name: str) -> tuple[str, ...]:
         """The prompts of a series. Raises ObjectMissing, ObjectTooLarge, DamagedObject."""
         data = self._prompts.get(f"series/{_checked(name)}.txt", max_bytes=MAX_SERIES_BYTES)
         try:
-            prompts = tuple(data.decode().split("\n"))
-        except UnicodeDecodeError as error:
-            raise DamagedObject(f"series {name} is no text: {error}") from error
-        if not 0 < len(prompts) <= SERIES_PROMPTS or not all(prompts):
-            raise DamagedObject(f"series {name} has not 1 to {SERIES_PROMPTS} prompts")
-        return prompts
+            return read_series(data)
+        except BadJob as error:
+            raise DamagedObject(f"series {name}: {error}") from error
 
     def series_names(self) -> list[str]:
         """Series there are, at most MAX_SERIES."""
@@ -149,54 +167,11 @@ class JobBuckets:
             raise DamagedObject(f"answers {name}: not all of them are text")
         return texts
 
-    def _frame(self, name: str, part: str) -> bytes | None:
+    def _kept(self, name: str, most: int = MAX_ANSWER_BYTES) -> bytes | None:
         try:
-            return self._answers.get(f"jobs/{name}/{part}.frame", max_bytes=MAX_ANSWER_BYTES)
+            return self._answers.get(f"jobs/{name}", max_bytes=most)
         except ObjectMissing:
             return None
-
-
-def run_job(
-    buckets: JobBuckets,
-    job: Job,
-    node: NodeAccess,
-    trusted: NodeAccess,
-    *,
-    load_seconds: float = 600.0,
-    tolerance: Tolerance | None = None,
-) -> tuple[JobVerdict, Answer]:
-    """Ask a node a job and check all of its answer with a trusted one.
-
-    The trusted node works after the node, so there is nothing to copy; it scores the tokens only
-    if the texts differ. load_seconds: that loading the model, and the trusted node, may take.
-    The job is revealed however it ends. Raises JobStarted, NodeError and what buckets raise.
-    """
-    buckets.commit(job)
-    answer = own = score = None
-    try:
-        load = LoadRequest(job.model).to_json()
-        node.ask(TASK, load, timeout=load_seconds, max_bytes=_SMALL)
-        request = challenge(job)
-        answer = node.ask(TASK, request, timeout=job.limit_seconds, max_bytes=MAX_ANSWER_BYTES)
-        own = trusted.ask(TASK, request, timeout=load_seconds, max_bytes=MAX_ANSWER_BYTES)
-        if needs_score(job, answer.body, own.body):
-            asked = score_request(job, answer.body)
-            score = trusted.ask(TASK, asked, timeout=load_seconds, max_bytes=MAX_ANSWER_BYTES)
-    finally:
-        buckets.reveal(job, answer=_body(answer), trusted=_body(own), score=_body(score))
-    verdict = verify(
-        job,
-        answer.body,
-        answer.seconds,
-        trusted=own.body,
-        score=_body(score),
-        tolerance=tolerance,
-    )
-    return verdict, answer
-
-
-def _body(answer: Answer | None) -> bytes | None:
-    return None if answer is None else answer.body
 
 
 def _checked(name: str) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -27,7 +28,9 @@ _PASSED_ON: Final = (
     "CUDA_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES",
     "HF_HOME",
+    "SSL_CERT_FILE",
     "WINDROW_NODE_MODELS",
+    "WINDROW_BUCKET_ENDPOINT",
 )
 """What a node's process sees of the environment: nothing that could hold a key."""
 
@@ -91,8 +94,10 @@ class NodeAccess(Protocol):
 class LocalNode:
     """This machine, asked through a process of its own; one task at a time."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, variables: Mapping[str, str] | None = None) -> None:
+        """variables: what its process sees where this one's environment does not say."""
         self.name = name
+        self._variables = dict(variables or {})
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -123,7 +128,8 @@ class LocalNode:
                 [sys.executable, "-m", "windrow.resources.fleet.node_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                env=self._variables
+                | {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
                 start_new_session=True,
                 bufsize=0,
             )

@@ -5,17 +5,19 @@ anything is sent again, and the SHA-256 that travels with each object says wheth
 """
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from windrow.resources.secret import Secret
 from windrow.resources.storage.object_store import Bucket, Content
 from windrow.resources.storage.objects import (
     BucketUnavailable,
@@ -89,6 +91,17 @@ class S3Bucket(Bucket):
         # A read may last as long as bytes keep coming.
         store = self._connect(timeout=86400.0, silence=min(SILENCE_SECONDS, read_seconds))
         super().__init__(store, f"s3://{bucket}/{self._prefix}".rstrip("/"))
+
+    def signed_url(self, key: str, method: Literal["GET", "PUT"], seconds: float) -> Secret:
+        """An address with which anyone can get or put this object, and no other, for so long.
+
+        seconds: at most a week, counted from now by this machine's clock. The bucket is not asked.
+        What is put there may be of any size, and may be put again while the time lasts.
+        Raises InvalidKey, ObjectStoreError.
+        """
+        valid = timedelta(seconds=math.ceil(seconds))
+        with self._errors("sign for", check_key(key)):
+            return Secret(obstore.sign(self._connect(timeout=1.0), method, key, valid))
 
     def _try(self, attempt: Callable[[], T], progress: Callable[[], int] = int) -> T:
         patience = Patience(self._read_seconds)

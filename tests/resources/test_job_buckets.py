@@ -1,6 +1,5 @@
-"""Jobs in two buckets: committed to, run through a real node process, revealed, judged again."""
+"""Jobs in two buckets: committed to, revealed, judged again."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,22 +8,20 @@ import pytest
 from tests.support.radosgw import KEY_ID, SECRET
 from tests.support.small_s3 import small_s3
 from windrow.engine.fleet.frames import BadFrame, to_json
-from windrow.engine.fleet.llm_job_model import MODELS_FOLDER
 from windrow.engine.fleet.llm_job_plan import Job
+from windrow.engine.fleet.llm_job_requests import BadJob
 from windrow.resources.fleet.job_buckets import (
     BrokenCommitment,
     DamagedObject,
     JobBuckets,
     JobStarted,
-    run_job,
+    StoredJob,
 )
-from windrow.resources.fleet.nodes import LocalNode, TaskFailed
 from windrow.resources.secret import Secret
 from windrow.resources.storage.object_store import Bucket, InvalidKey, ObjectMissing, open_bucket
 from windrow.resources.storage.s3_access import S3Access
 from windrow.resources.storage.s3_bucket import s3_bucket
 
-DEMO = Path(__file__).parents[2] / "pipelines" / "demo" / "checkpoint"
 JOB = Job(
     "7f4f14bd-bee7-497c-8b2b-992f4fc209ed",
     "node-1",
@@ -51,35 +48,6 @@ def buckets(prompts: Bucket, answers: Bucket) -> JobBuckets:
     return JobBuckets(prompts, answers)
 
 
-@pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalNode]:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "demo").symlink_to(DEMO)
-    monkeypatch.setenv(MODELS_FOLDER, str(tmp_path / "models"))
-    node = LocalNode("node-1")
-    yield node
-    node.close()
-
-
-def test_a_job_is_asked_checked_and_made_public(buckets: JobBuckets, node: LocalNode) -> None:
-    verdict, answer = run_job(buckets, JOB, node, node)
-    assert verdict.passed
-    assert verdict.equal == 3
-    stored = buckets.stored(JOB.job_id)
-    assert stored.job == JOB
-    assert stored.verify(answer.seconds) == verdict
-    assert buckets.series(JOB.job_id) == JOB.texts()
-    with pytest.raises(JobStarted):
-        run_job(buckets, JOB, node, node)
-
-    unknown = replace(JOB, job_id="ddbf1d11-a2dd-4fd4-a6bb-839d9f722425", model="other")
-    with pytest.raises(TaskFailed, match="UnknownModel"):
-        run_job(buckets, unknown, node, node)
-    ended = buckets.stored(unknown.job_id)
-    assert (ended.job, ended.answer) == (unknown, None)
-    assert ended.verify(1.0) is None
-
-
 def test_nothing_of_a_job_is_public_before_its_end(buckets: JobBuckets, prompts: Bucket) -> None:
     buckets.commit(JOB)
     (only,) = prompts.list()
@@ -93,7 +61,7 @@ def test_a_job_that_was_changed_afterwards_is_not_believed(
     buckets: JobBuckets, prompts: Bucket
 ) -> None:
     buckets.commit(JOB)
-    buckets.reveal(JOB)
+    buckets.reveal(StoredJob(JOB))
     other = replace(JOB, secret="cd" * 32)
     prompts.put(f"jobs/{JOB.job_id}.json", other.to_json())
     with pytest.raises(BrokenCommitment):
@@ -107,7 +75,7 @@ def test_both_buckets_may_be_on_s3() -> None:
         buckets.commit(JOB)
         with pytest.raises(JobStarted):
             buckets.commit(JOB)
-        buckets.reveal(JOB, answer=b"what a node says")
+        buckets.reveal(StoredJob(JOB, b"what a node says"))
         stored = buckets.stored(JOB.job_id)
         assert (stored.job, stored.answer, stored.trusted) == (JOB, b"what a node says", None)
         verdict = stored.verify(1.0)
@@ -141,7 +109,7 @@ def test_what_others_wrote_is_read_with_care(
     answers.put("solved/bad.json", b'{"a": 1}')
     with pytest.raises(DamagedObject):
         buckets.solved("bad")
-    with pytest.raises(DamagedObject, match="line"):
+    with pytest.raises(BadJob, match="line"):
         buckets.put_series("bad", ["one\ntwo"])
     with pytest.raises(InvalidKey):
         buckets.series("../jobs")

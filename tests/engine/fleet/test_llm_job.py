@@ -15,20 +15,30 @@ from windrow.engine.fleet.frames import BadFrame
 from windrow.engine.fleet.llm_job_answers import (
     Answered,
     BadAnswer,
+    Loaded,
     pack_answers,
     read_answers,
+    read_loaded,
     read_scores,
 )
-from windrow.engine.fleet.llm_job_model import MODELS_FOLDER, LocalModel, UnknownModel
-from windrow.engine.fleet.llm_job_plan import (
+from windrow.engine.fleet.llm_job_model import (
+    MODELS_FOLDER,
+    LocalModel,
+    UnknownModel,
+    UnusableModel,
+    stored_dtype,
+)
+from windrow.engine.fleet.llm_job_plan import Job
+from windrow.engine.fleet.llm_job_requests import (
     MAX_PROMPTS,
     BadJob,
-    Job,
     LoadRequest,
     ScoreRequest,
+    VolumeRequest,
     read_request,
 )
 from windrow.engine.fleet.tasks import answer as do
+from windrow.networks.compute_horde.volumes import FilePut, SingleFile
 
 DEMO = Path(__file__).parents[3] / "pipelines" / "demo" / "checkpoint"
 JOB = Job(
@@ -269,6 +279,9 @@ def test_a_commitment_binds_the_whole_job() -> None:
         {"limit_seconds": "48"},
         {"limit_seconds": 0},
         {"temperature": 1e9},
+        {"bits": 8},
+        {"bits": "16"},
+        {"bits": True},
     ],
 )
 def test_jobs_that_cannot_be_are_refused(change: dict[str, Any]) -> None:
@@ -291,7 +304,47 @@ def test_models_are_found_by_name_alone(name: str) -> None:
 
 
 def test_a_model_is_loaded_before_its_job() -> None:
-    assert do("llm_job", LoadRequest("demo").to_json()) == b'{"model":"demo"}'
+    told = do("llm_job", LoadRequest("demo").to_json())
+    assert read_loaded(told, "demo") == Loaded("demo", stored="bfloat16", computes="float32")
+    for other in (
+        b"{}",
+        b'{"model":"demo"}',
+        told.replace(b"demo", b"x"),
+        told.replace(b"b", b"/"),
+    ):
+        with pytest.raises((BadAnswer, BadFrame)):
+            read_loaded(other, "demo")
+
+
+def test_files_that_do_not_say_what_they_are_in_are_looked_at(tmp_path: Path) -> None:
+    assert stored_dtype(DEMO) == "bfloat16"
+    config = json.loads((DEMO / "config.json").read_text())
+    del config["dtype"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(DEMO / "model.safetensors")
+    assert stored_dtype(tmp_path) == "bfloat16"
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UnusableModel):
+        LocalModel(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("stored", "computes", "gpus", "bits"),
+    [
+        ("bfloat16", "float32", False, 32),
+        ("bfloat16", "float32", True, 16),
+        ("float16", "float16", False, 16),
+        ("float32", "float32", True, 32),
+        ("float8_e4m3fn", "float32", True, 16),
+    ],
+)
+def test_what_a_job_allows_for_follows_the_files(
+    stored: str, computes: str, gpus: bool, bits: int
+) -> None:
+    assert llm_job.bits(Loaded("demo", stored, computes), gpus) == bits
+    allowed = {16: llm_job.LOW_PRECISION, 32: llm_job.Tolerance()}
+    assert llm_job.tolerance_of(replace(JOB, bits=bits)) == allowed[bits]
 
 
 @pytest.mark.parametrize(
@@ -330,3 +383,36 @@ def test_prompts_that_do_not_fit_the_model_are_refused() -> None:
     long = replace(REQUEST, prompts=("word and number 12345 " * 90,))
     with pytest.raises(BadJob, match="do not fit"):
         do("llm_job", long.to_json())
+
+
+def test_requests_with_addresses_are_read_with_care() -> None:
+    url = "https://example.com/x?secret"
+    volume = SingleFile(url=url, relative_path="prompts.txt")
+    upload = FilePut(url=url, relative_path="answer.frame")
+    asked = VolumeRequest.of(REQUEST, volume, upload)
+    sent = json.loads(asked.to_json())
+    assert read_request(asked.to_json()) == asked
+    assert "secret" not in repr(asked)
+    assert not [prompt for prompt in JOB.texts() if prompt in json.dumps(sent)]
+    changes: list[dict[str, Any]] = [
+        {"size": 0},
+        {"size": 1 << 21},
+        {"size": True},
+        {"sha256": "00"},
+        {"seed": "zz"},
+        {"max_tokens": 10**9},
+        {"volume": url},
+        {"volume": {"url": 7, "relative_path": "prompts.txt"}},
+        {"volume": sent["volume"] | {"relative_path": "../prompts.txt"}},
+        {"volume": sent["volume"] | {"url": "https://example.com/" + "x" * 5000}},
+        {"upload": sent["volume"]},
+        {"upload": sent["upload"] | {"signed_headers": {"Host": "other"}}},
+        {"prompts": ["a"]},
+        {"tokens": [[1]]},
+    ]
+    for change in changes:
+        with pytest.raises(BadJob) as failure:
+            read_request(json.dumps(sent | change).encode())
+        assert "secret" not in str(failure.value)
+    with pytest.raises(BadJob, match="line"):
+        VolumeRequest.of(replace(REQUEST, prompts=("a\nb",)), volume, upload)
