@@ -175,6 +175,9 @@ def agent(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on")] = 8790,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    node: Annotated[
+        str, typer.Option(help="its name in fleet.yaml; questions for another are refused")
+    ] = "",
 ) -> None:
     """Let your other machines verify this one: answer signed requests until interrupted.
 
@@ -182,7 +185,7 @@ def agent(
     """
     from windrow.pipelines.commands.agent import serve
 
-    serve(out, hotkey, caller or [], host, port)
+    serve(out, hotkey, caller or [], host, port, node or None)
 
 
 @app.command()

@@ -29,7 +29,7 @@ from windrow.networks.chutes.signing import (
     to_agent,
     to_miner,
 )
-from windrow.resources.fleet.agent_identity import public_half
+from windrow.resources.fleet.agent_identity import answer_text, path_of, public_half
 from windrow.resources.fleet.agent_node import AgentNode
 from windrow.resources.fleet.agent_service import agent_app
 from windrow.resources.fleet.nodes import LocalNode, NodeAccess, NodeError
@@ -39,7 +39,6 @@ from windrow.resources.wallet import DevelopmentWallet
 OPERATOR: Final = DevelopmentWallet(Secret("//Operator"))
 OTHER: Final = DevelopmentWallet(Secret("//OtherOperator"))
 TASK: Final = "facts"
-PATH: Final = f"/tasks/{TASK}"
 ASKED: Final = challenge()
 DAY: Final = 86_400
 NO_LIMIT: Final = "not looked at"
@@ -76,11 +75,16 @@ def agent(
         yield port
 
 
-def signed(nonce: float = 0.0) -> SignedRequest:
-    """A request of the operator's; nonce: seconds from now."""
-    when = int(time.time() + nonce)
+def path_to(key: Ed25519PrivateKey, task: str = TASK) -> str:
+    """Where the node with this agent's key is asked."""
+    return path_of(task, "n", public_half(key))
+
+
+def signed(key: Ed25519PrivateKey, nonce: float = 0.0) -> SignedRequest:
+    """A request of the operator's to a node; nonce: seconds from now."""
+    when, path = int(time.time() + nonce), path_to(key)
     hotkey = OPERATOR.hotkey
-    return to_agent(OPERATOR.sign, hotkey, hotkey, when, method="POST", path=PATH, body=ASKED)
+    return to_agent(OPERATOR.sign, hotkey, hotkey, when, method="POST", path=path, body=ASKED)
 
 
 def honest() -> list[Row]:
@@ -88,8 +92,8 @@ def honest() -> list[Row]:
     node = LocalNode("here")
     key = Ed25519PrivateKey.generate()
     with agent(node, key) as port:
-        status = _posted(port, signed())
-        network, said = _unsigned(port), _asked(port, key)
+        status = _posted(port, signed(key), path_to(key))
+        network, said = _unsigned(port, key), _asked(port, key)
     node.close()
     return [
         Row("a request", _network(to_miner), outcome(status == 200), ""),
@@ -113,23 +117,24 @@ def _network(make: Callable[..., SignedRequest], *, nonce: float = 0.0) -> str:
     return outcome(taken)
 
 
-def _posted(port: int, request: SignedRequest, path: str = PATH) -> int:
+def _posted(port: int, request: SignedRequest, path: str) -> int:
     url = f"http://127.0.0.1:{port}{path}"
     return httpx.post(url, content=ASKED, headers=dict(request.headers), timeout=60).status_code
 
 
 def _requests() -> Iterator[Row]:
     """What somebody on the way, or a stranger, sends to a node."""
-    node = LocalNode("here")
+    node, key = LocalNode("here"), Ed25519PrivateKey.generate()
+    path = path_to(key)
     with ExitStack() as stack:
         stack.callback(node.close)
-        port = stack.enter_context(agent(node, Ed25519PrivateKey.generate()))
-        request = signed()
-        assert _posted(port, request) == 200
+        port = stack.enter_context(agent(node, key))
+        request = signed(key)
+        assert _posted(port, request, path) == 200
         yield Row(
             "an overheard request sent again",
             _network(to_miner),
-            outcome(_posted(port, request) == 200),
+            outcome(_posted(port, request, path) == 200),
             "each signature is answered once",
         )
         hotkey, now = OPERATOR.hotkey, time.time()
@@ -146,13 +151,13 @@ def _requests() -> Iterator[Row]:
         yield Row(
             "a signature to read, used to delete",
             outcome(anywhere),
-            outcome(_posted(port, signed(), "/tasks/preflight") == 200),
+            outcome(_posted(port, signed(key), path_to(key, "preflight")) == 200),
             "method, path and body are signed",
         )
         yield Row(
             "a request signed for tomorrow",
             _network(to_miner, nonce=DAY),
-            outcome(_posted(port, signed(DAY)) == 200),
+            outcome(_posted(port, signed(key, DAY), path) == 200),
             "a nonce is within 30 s of the node's clock, ahead as behind",
         )
         bare = network_validator_accepts(
@@ -161,7 +166,7 @@ def _requests() -> Iterator[Row]:
         yield Row(
             "no signature at all",
             outcome(bare),
-            outcome(_posted(port, SignedRequest({}, None)) == 200),
+            outcome(_posted(port, SignedRequest({}, None), path) == 200),
             "only callers on the node's list are answered",
         )
 
@@ -169,18 +174,27 @@ def _requests() -> Iterator[Row]:
 def _answers() -> Iterator[Row]:
     """What comes back from where the node should be."""
     node, key = LocalNode("here"), Ed25519PrivateKey.generate()
+    better = Ed25519PrivateKey.generate()
     with ExitStack() as stack:
         stack.callback(node.close)
         port = stack.enter_context(agent(node, key))
-        other = stack.enter_context(agent(node, Ed25519PrivateKey.generate()))
-        yield Row("relays to another machine", _unsigned(other), *_asked(other, key))
+        other = stack.enter_context(agent(node, better))
+        yield Row("relays to another machine", _unsigned(other, better), *_asked(other, key))
+        handed_on = stack.enter_context(served(_relay(other, lambda body: body, key)))
+        yield Row(
+            "hands the question on to a better machine of the same operator, and signs the answer",
+            _unsigned(other, better),
+            *_asked(handed_on, key),
+        )
         second = stack.enter_context(agent(node, key, OTHER))
-        yield Row("answers for another operator's node", _unsigned(second), *_asked(second, key))
+        yield Row(
+            "answers for another operator's node", _unsigned(second, key), *_asked(second, key)
+        )
         richer = stack.enter_context(served(_relay(port, lambda body: body + b" ")))
-        yield Row("an answer changed on the way", _unsigned(richer), *_asked(richer, key))
+        yield Row("an answer changed on the way", _unsigned(richer, key), *_asked(richer, key))
         again = stack.enter_context(served(_relay(port, None)))
         assert _asked(again, key)[0] == ACCEPTED
-        yield Row("an older answer to a new question", _unsigned(again), *_asked(again, key))
+        yield Row("an older answer to a new question", _unsigned(again, key), *_asked(again, key))
         endless = stack.enter_context(served(_endless(0.0)))
         yield Row("an answer without an end", NO_LIMIT, *_asked(endless, key))
         slow = stack.enter_context(served(_endless(0.3)))
@@ -188,12 +202,17 @@ def _answers() -> Iterator[Row]:
         copied = stack.enter_context(agent(node, key))
         taken, _ = _asked(copied, key)
         reason = "a key is a file: only times, and asking all machines at once, show it"
-        yield Row("gives its agent's key to a better machine", _unsigned(copied), taken, reason)
+        yield Row(
+            "gives its agent's key to a better machine", _unsigned(copied, key), taken, reason
+        )
 
 
-def _unsigned(port: int) -> str:
-    """What the network makes of the machine at a port: status 200 is an answer, whose it is."""
-    taken = _posted(port, signed()) == 200
+def _unsigned(port: int, key: Ed25519PrivateKey) -> str:
+    """What the network makes of the machine at a port: status 200 is an answer, whosever it is.
+
+    key: of the machine there, for the network's questions name no machine.
+    """
+    taken = _posted(port, signed(key), path_to(key)) == 200
     return f"{ACCEPTED}: answers are signed by nobody" if taken else REFUSED
 
 
@@ -216,19 +235,28 @@ def _asked(port: int, key: Ed25519PrivateKey, timeout: float = 60.0) -> tuple[st
     return ACCEPTED, ""
 
 
-def _relay(port: int, change: Callable[[bytes], bytes] | None) -> Starlette:
-    """Hands requests on, and answers changed; or, without a change, the first answer for ever."""
+def _relay(
+    port: int, change: Callable[[bytes], bytes] | None, key: Ed25519PrivateKey | None = None
+) -> Starlette:
+    """Hands requests on, and answers changed; or, without a change, the first answer for ever.
+
+    key: signs whatever came back, instead of the signature that came with it.
+    """
     kept: list[httpx.Response] = []
 
     async def relay(request: Request) -> Response:
         if change is not None or not kept:
-            url = f"http://127.0.0.1:{port}{request.url.path}"
+            url = f"http://127.0.0.1:{port}{request.url.path}?{request.url.query}"
             body, headers = await request.body(), dict(request.headers)
             async with httpx.AsyncClient(timeout=60) as client:
                 kept.append(await client.post(url, content=body, headers=headers))
         got = kept[-1]
         body = got.content if change is None else change(got.content)
-        own = {"x-windrow-signature": got.headers["x-windrow-signature"]}
+        signature = got.headers["x-windrow-signature"]
+        if key is not None:
+            text = answer_text(request.headers["x-chutes-signature"], got.status_code, body)
+            signature = key.sign(text).hex()
+        own = {"x-windrow-signature": signature}
         return Response(body, got.status_code, own)
 
     return Starlette(routes=[Route("/{rest:path}", relay, methods=["POST"])])

@@ -7,6 +7,7 @@ import yaml
 from rich.console import Console
 
 from windrow import WindrowError
+from windrow.engine.fleet.inventory import NAME
 from windrow.pipelines.fleet_parts import machine_turns
 from windrow.resources.configuration import values
 from windrow.resources.configuration.settings import Settings
@@ -25,8 +26,17 @@ class NoCaller(WindrowError):
     """A hotkey that an agent is given is none."""
 
 
-def serve(out: Console, hotkey: str, callers: Sequence[str], host: str, port: int) -> None:
-    """Answer until interrupted. Raises AgentAddressTaken, AgentKeyError, NoCaller, SettingError."""
+class NoNodeName(WindrowError):
+    """What an agent is told to be called is no name of a node."""
+
+
+def serve(
+    out: Console, hotkey: str, callers: Sequence[str], host: str, port: int, name: str | None = None
+) -> None:
+    """Answer until interrupted. name: of this machine in fleet.yaml, if it may have no other.
+
+    Raises AgentAddressTaken, AgentKeyError, NoCaller, NoNodeName, SettingError.
+    """
     import uvicorn
 
     from windrow.resources.fleet.agent_service import agent_app
@@ -36,13 +46,18 @@ def serve(out: Console, hotkey: str, callers: Sequence[str], host: str, port: in
             values.ss58(address)
         except ValueError as error:
             raise NoCaller(f"{address[:60]!r} is no hotkey: {error}") from None
+    if name is not None and not NAME.fullmatch(name):
+        raise NoNodeName(
+            f"--node {name[:80]!r} is no name of a node: use a-z, 0-9 and '-', at most 63 of them"
+        )
     settings = Settings.read()
     key = agent_key(settings.home / "agent.key")
     node = InTurn(LocalNode("this machine"), "this machine", machine_turns(settings))
-    app = agent_app(node, hotkey=hotkey, callers=callers or [hotkey], key=key)
+    app = agent_app(node, hotkey=hotkey, callers=callers or [hotkey], key=key, name=name)
     listening = _listening(host, port)
     port = listening.getsockname()[1]
     entry = {
+        **({"name": name} if name else {}),
         "transport": "agent",
         "agent_port": port,
         "agent_hotkey": hotkey,

@@ -8,6 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -43,6 +44,15 @@ def agent_key(path: Path) -> Ed25519PrivateKey:
 def public_half(key: Ed25519PrivateKey) -> str:
     """What fleet.yaml calls `agent_key`: 64 hex digits."""
     return key.public_key().public_bytes_raw().hex()
+
+
+def path_of(task: str, node: str, key: str) -> str:
+    """Where a node is asked for a task. key: of its agent, 64 hex digits.
+
+    The caller signs the path, so a question is for this machine alone: whoever hands it on to
+    another of the operator's machines gets no answer there.
+    """
+    return f"/tasks/{task}?{urlencode({'node': node, 'agent': key})}"
 
 
 def answer_text(request_signature: str, status: int, body: bytes) -> bytes:

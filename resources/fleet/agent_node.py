@@ -8,7 +8,7 @@ import httpx
 
 from windrow.engine.fleet.frames import BadFrame, from_json
 from windrow.networks.chutes.signing import SIGNATURE, to_agent
-from windrow.resources.fleet.agent_identity import answer_text, is_from
+from windrow.resources.fleet.agent_identity import answer_text, is_from, path_of
 from windrow.resources.fleet.agent_service import ANSWER_SIGNATURE
 from windrow.resources.fleet.nodes import (
     Answer,
@@ -43,7 +43,7 @@ class AgentNode:
 
     def ask(self, task: str, request: bytes, *, timeout: float, max_bytes: int) -> Answer:
         """See NodeAccess. Raises ForgedAnswer for an answer the agent's key did not sign."""
-        path = f"/tasks/{task}"
+        path = path_of(task, self.name, self._key)
         made = to_agent(
             self._wallet.sign,
             self._hotkey,

@@ -1,8 +1,9 @@
 """The node agent: answers tasks for callers on its list, over HTTP.
 
 Requests carry Chutes' headers with a signature over method, path and body (chutes §5); each
-signature is good once, for half a minute. A large body, a stranger or a replay costs the node a
-header. Answers are signed by the agent's own key. One task runs at a time; another gets 429.
+signature is good once, for half a minute, and for the machine that its path names by the agent's
+key: another of the same operator's refuses it. A large body, a stranger or a replay costs the node
+a header. Answers are signed by the agent's own key. One task runs at a time; another gets 429.
 """
 
 import logging
@@ -22,7 +23,7 @@ from starlette.routing import Route
 from windrow.engine.fleet.frames import to_json
 from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, TASKS
 from windrow.networks.chutes.signing import MINER_SECONDS, SIGNATURE, strict_problem
-from windrow.resources.fleet.agent_identity import answer_text
+from windrow.resources.fleet.agent_identity import answer_text, public_half
 from windrow.resources.fleet.nodes import NodeAccess, NodeError, TaskFailed
 
 _log = logging.getLogger(__name__)
@@ -60,11 +61,16 @@ def agent_app(
     hotkey: str,
     callers: Collection[str],
     key: Ed25519PrivateKey,
+    name: str | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
-    """The agent of a node. hotkey: whom it answers for; callers: hotkeys that may ask."""
+    """The agent of a node. hotkey: whom it answers for; callers: hotkeys that may ask.
+
+    name: of the node in fleet.yaml; with one, questions under another name are refused too.
+    """
     seen = SeenSignatures(clock)
     busy = threading.Lock()
+    public = public_half(key)
 
     def signed(request: Request, status: int, body: bytes) -> Response:
         text = answer_text(request.headers.get(SIGNATURE, ""), status, body)
@@ -90,6 +96,8 @@ def agent_app(
         )
         if problem is None and not seen.first_use(request.headers[SIGNATURE].lower()):
             problem = "the request was answered before"
+        if problem is None:
+            problem = _for_another(request, public, name)
         if problem is not None:
             return refused(request, 401, "NotAllowed", problem)
         task = request.path_params["task"]
@@ -121,6 +129,18 @@ def agent_app(
             Route("/tasks/{task}", ask, methods=["POST"]),
         ]
     )
+
+
+def _for_another(request: Request, key: str, name: str | None) -> str | None:
+    """Why a caller's request is not for this machine, or None. Both names are in what is signed."""
+    node, agent = request.query_params.get("node", ""), request.query_params.get("agent")
+    if agent is None:
+        return "the request names no agent; bring Windrow up to date where it is asked from"
+    if agent != key:
+        return "the request is for another agent than this one"
+    if name is not None and node != name:
+        return f"the request is for node {node[:80]!r}, and this machine is {name}"
+    return None
 
 
 async def _body(request: Request) -> bytes | None:

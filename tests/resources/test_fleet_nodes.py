@@ -17,7 +17,12 @@ from starlette.types import ASGIApp
 from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, BadRequest
 from windrow.networks.chutes.signing import to_agent
 from windrow.resources.fleet import nodes
-from windrow.resources.fleet.agent_identity import AgentKeyError, agent_key, public_half
+from windrow.resources.fleet.agent_identity import (
+    AgentKeyError,
+    agent_key,
+    path_of,
+    public_half,
+)
 from windrow.resources.fleet.agent_node import AgentNode
 from windrow.resources.fleet.agent_service import SeenSignatures, agent_app
 from windrow.resources.fleet.nodes import Answer, LocalNode
@@ -109,25 +114,61 @@ def test_a_stranger_is_refused(agent: Served, key: Ed25519PrivateKey) -> None:
         asking(agent, key, STRANGER).ask("preflight", b"", **ASK)
 
 
-def test_a_request_is_answered_once(agent: Served) -> None:
+def test_a_request_is_answered_once(agent: Served, key: Ed25519PrivateKey) -> None:
     made = to_agent(
         OPERATOR.sign,
         OPERATOR.hotkey,
         OPERATOR.hotkey,
         int(time.time()),
         method="POST",
-        path="/tasks/preflight",
+        path=path_of("preflight", "n", public_half(key)),
         body=b"x",
     )
-    url = f"http://127.0.0.1:{agent.port}/tasks/preflight"
+    url = f"http://127.0.0.1:{agent.port}{path_of('preflight', 'n', public_half(key))}"
     first, second = (httpx.post(url, content=b"x", headers=dict(made.headers)) for _ in range(2))
     assert (first.status_code, second.status_code) == (200, 401)
     assert "answered before" in second.json()["detail"]
     shouting = {name: value.upper() for name, value in made.headers.items()}
     shouting["X-Chutes-Miner"] = shouting["X-Chutes-Validator"] = OPERATOR.hotkey
     assert httpx.post(url, content=b"x", headers=shouting).status_code == 401
-    elsewhere = f"http://127.0.0.1:{agent.port}/tasks/facts"
+    elsewhere = url.replace("/tasks/preflight", "/tasks/facts")
     assert httpx.post(elsewhere, content=b"x", headers=dict(made.headers)).status_code == 401
+
+
+def posted(agent: Served, path: str) -> httpx.Response:
+    """What the agent says to a path that its caller signed just now."""
+    made = to_agent(
+        OPERATOR.sign,
+        OPERATOR.hotkey,
+        OPERATOR.hotkey,
+        int(time.time()),
+        method="POST",
+        path=path,
+        body=b"x",
+    )
+    url = f"http://127.0.0.1:{agent.port}{path}"
+    return httpx.post(url, content=b"x", headers=dict(made.headers))
+
+
+def test_a_question_for_another_machine_is_refused(agent: Served, key: Ed25519PrivateKey) -> None:
+    """As one of the operator's machines would hand it on to a better one."""
+    mine, other = public_half(key), public_half(Ed25519PrivateKey.generate())
+    assert posted(agent, path_of("preflight", "n", mine)).content == b"x"
+    assert posted(agent, path_of("preflight", "any", mine)).status_code == 200
+    handed_on = posted(agent, path_of("preflight", "n", other))
+    assert handed_on.status_code == 401
+    assert "for another agent" in handed_on.json()["detail"]
+    for path in ("/tasks/preflight", "/tasks/preflight?node=n"):
+        assert "names no agent" in posted(agent, path).json()["detail"]
+
+
+def test_a_machine_that_knows_its_name_has_no_other(key: Ed25519PrivateKey, echo: Echo) -> None:
+    callers = [OPERATOR.hotkey]
+    agent = Served(agent_app(echo, hotkey=OPERATOR.hotkey, callers=callers, key=key, name="m"))
+    with pytest.raises(nodes.NodeRefused, match="for node 'n', and this machine is m"):
+        asking(agent, key).ask("preflight", b"", **ASK)
+    assert posted(agent, path_of("preflight", "m", public_half(key))).status_code == 200
+    agent.close()
 
 
 def test_an_answer_of_another_machine_is_not_believed(agent: Served) -> None:

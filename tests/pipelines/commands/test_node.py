@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from windrow.engine.fleet.inventory import InvalidFleet, UnknownNode
 from windrow.networks.chutes.add_node import BadNodeImport
 from windrow.pipelines.cli import app
-from windrow.pipelines.commands.agent import AgentAddressTaken, NoCaller, serve
+from windrow.pipelines.commands.agent import AgentAddressTaken, NoCaller, NoNodeName, serve
 from windrow.pipelines.commands.node_import import CannotImport
 from windrow.resources.fleet.inventory_file import FleetFile
 from windrow.resources.secret import Secret
@@ -140,5 +140,7 @@ def test_an_agent_refuses_what_it_cannot_use() -> None:
 
     with pytest.raises(NoCaller, match="is no hotkey"):
         serve(Console(), "5short", [], "127.0.0.1", 0)
+    with pytest.raises(NoNodeName, match="is no name of a node"):
+        serve(Console(), HOTKEY, [], "127.0.0.1", 0, "Gpu 0")
     with pytest.raises(AgentAddressTaken, match="nothing can listen"):
         serve(Console(), HOTKEY, [], "203.0.113.1", 80)
