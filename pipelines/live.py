@@ -7,7 +7,9 @@ does not find is an error with a name, here or at that first use.
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+import dagster as dg
 
 from windrow import WindrowError
 from windrow.environments.sandbox import Sandbox
@@ -36,6 +38,9 @@ from windrow.resources.storage.s3_access import S3Access
 from windrow.resources.tracking.tracker import NoTracker, Tracker, WandbTracker
 from windrow.resources.wallet import DevelopmentWallet, Wallet
 from windrow.resources.warehouse.lake import Lake
+
+if TYPE_CHECKING:
+    from dagster_aws.s3 import S3Resource
 
 
 class NoReadKey(WindrowError):
@@ -70,6 +75,7 @@ def window_resources(settings: Settings) -> dict[str, Any]:
         "admission": admission,
         "beacon_source": beacon_source(settings, chain),
         "bucket": bucket,
+        "s3": s3_resource(settings),
         "checkpoints": CheckpointCache(trainers, settings.cache / "checkpoints", signer),
         "inference": inference(settings),
         "lake": Lake(settings.lake),
@@ -132,6 +138,27 @@ def open_store(settings: Settings, bucket: str | None = None) -> ObjectStore:
 def open_reader(settings: Settings) -> ObjectStore:
     """The miner's S3 bucket with the key that is published. Raises NoReadKey."""
     return open_bucket(settings.bucket, _access(settings, "read"))
+
+
+def s3_resource(settings: Settings) -> "S3Resource | None":
+    """Dagster's own client of the miner's S3 bucket, with the write key; None for a folder.
+
+    It is given the names of the variables that hold the key, for Dagster shows what it is given.
+    With an endpoint its requests name the bucket in their path, as those of `S3Access` do.
+    """
+    if not settings.bucket.startswith("s3://"):
+        return None
+    # boto3 takes 0.2 s, for which the definitions of an embedded set-up do not wait.
+    from dagster_aws.s3 import S3Resource
+
+    halves = ("bucket_write_key_id", "bucket_write_secret")
+    key_id, secret = (dg.EnvVar(settings.given[half]) for half in halves)
+    return S3Resource(
+        region_name=settings.bucket_region,
+        endpoint_url=settings.bucket_endpoint,
+        aws_access_key_id=key_id,
+        aws_secret_access_key=secret,
+    )
 
 
 def inference(settings: Settings) -> Inference:

@@ -18,7 +18,7 @@ from windrow.networks.grail.windows import parse_window, window_start
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints.cache import CheckpointCache
 from windrow.resources.configuration.settings import Settings
-from windrow.resources.storage.expiry import clear_unfinished, expire_windows
+from windrow.resources.storage.expiry import S3Clients, clear_unfinished, expire_windows
 from windrow.resources.storage.objects import ObjectStore
 from windrow.resources.tracking.tracker import forget_runs
 from windrow.resources.wallet import Wallet
@@ -101,6 +101,7 @@ def prune_windows(
     chain: dg.ResourceParam[Chain],
     checkpoints: dg.ResourceParam[CheckpointCache],
     bucket: dg.ResourceParam[ObjectStore],
+    s3: dg.ResourceParam[S3Clients | None],
     wallet: dg.ResourceParam[Wallet],
 ) -> None:
     """Delete what is older than the horizon from Dagster, never from the lake.
@@ -125,7 +126,7 @@ def prune_windows(
         oldest = newest - (settings.bucket_windows - 1) * WINDOW_BLOCKS
         expired = expire_windows(bucket, wallet.hotkey, oldest)
         context.log.info(f"deleted {len(expired)} files of old windows from the bucket")
-    unfinished = clear_unfinished(bucket, wallet.hotkey)
+    unfinished = clear_unfinished(s3, bucket, wallet.hotkey)
     context.log.info(f"ended {len(unfinished)} uploads to the bucket that were never finished")
 
 

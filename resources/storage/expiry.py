@@ -1,7 +1,7 @@
 """Clearing a miner's own bucket of windows that nobody fetches any more."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final, Protocol
 
 from windrow.networks.grail.bucket import WINDOWS_PREFIX, parse_window_file_key
 from windrow.networks.grail.validation.uploads import GZIP_SUFFIX
@@ -9,6 +9,14 @@ from windrow.resources.storage.objects import ObjectStore, ObjectStoreError
 from windrow.resources.storage.s3_bucket import S3Bucket
 
 UPLOAD_AGE: Final = timedelta(days=1)
+
+
+class S3Clients(Protocol):
+    """Dagster's `S3Resource`, as much of it as is used here."""
+
+    def get_client(self) -> Any:
+        """A boto3 client."""
+        ...
 
 
 def expire_windows(bucket: ObjectStore, hotkey: str, before: int) -> list[str]:
@@ -25,30 +33,21 @@ def expire_windows(bucket: ObjectStore, hotkey: str, before: int) -> list[str]:
     return expired
 
 
-def clear_unfinished(bucket: ObjectStore, hotkey: str, *, now: datetime | None = None) -> list[str]:
+def clear_unfinished(
+    s3: S3Clients | None, bucket: ObjectStore, hotkey: str, *, now: datetime | None = None
+) -> list[str]:
     """End a miner's uploads in parts that began over a day ago and never ended; returns their keys.
 
     A killed process leaves such parts, which are paid for but cannot be seen; a folder has none.
-    Raises ObjectStoreError; run again then.
+    s3: of the bucket's server, with a key that writes. Raises ObjectStoreError; run again then.
     """
-    if not isinstance(bucket, S3Bucket):
+    if s3 is None or not isinstance(bucket, S3Bucket):
         return []
-    import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    access = bucket.access
-    client = boto3.client(
-        "s3",
-        endpoint_url=access.endpoint,
-        region_name=access.region,
-        aws_access_key_id=access.key_id,
-        aws_secret_access_key=access.secret.reveal(),
-        aws_session_token=access.token.reveal() if access.token else None,
-        config=Config(s3={"addressing_style": "path" if access.in_path else "virtual"}),
-    )
     since, ended = (now or datetime.now(UTC)) - UPLOAD_AGE, []
     try:
+        client = s3.get_client()
         pages = client.get_paginator("list_multipart_uploads")
         for page in pages.paginate(Bucket=bucket.bucket, Prefix=_prefix(hotkey)):
             for upload in page.get("Uploads", []):

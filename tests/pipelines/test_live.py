@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster_shared.serdes import serialize_value
 
 from tests.resources.test_guide_settings import MINER
+from windrow.pipelines.build import build
 from windrow.pipelines.demo.run import DemoFailed, run_demo
-from windrow.pipelines.live import generation_gpus, proof_gpus, window_resources
+from windrow.pipelines.live import generation_gpus, proof_gpus, s3_resource, window_resources
 from windrow.resources.admission import Open, SubnetAdmission
 from windrow.resources.beacon import BlockHashBeacon, LiveDrand
 from windrow.resources.committed_miners import CommittedMiners, TrainerBucket
@@ -22,6 +26,7 @@ def test_nothing_set_is_all_embedded(tmp_path: Path) -> None:
     assert isinstance(parts["admission"], Open)
     assert isinstance(parts["beacon_source"], BlockHashBeacon)
     assert isinstance(parts["tracker"], NoTracker)
+    assert parts["s3"] is None
     assert parts["inference"]._servers is None
     assert parts["inference"]._proofs is None
 
@@ -45,6 +50,38 @@ def test_a_miners_env_is_all_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (server,) = parts["inference"]._servers._servers
     assert server._starter is not None
     assert not (tmp_path / "servers").exists()
+
+
+def test_the_s3_client_shows_where_its_key_is_and_not_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {
+        "R2_WRITE_ACCESS_KEY_ID": "id-of-the-write-key",
+        "R2_WRITE_SECRET_ACCESS_KEY": "secret-of-the-write-key",
+    }
+    for name, text in {**key, "CUDA_VISIBLE_DEVICES": "6,7"}.items():
+        monkeypatch.setenv(name, text)
+    endpoint = "https://s3.example.org"
+    environment = {
+        "WINDROW_HOME": str(tmp_path),
+        "WINDROW_WALLET": "development",
+        "BT_WALLET_COLD": "",
+        "BT_WALLET_HOT": "",
+        "R2_ENDPOINT_URL": endpoint,
+    }
+    settings = Settings.read(MINER | environment | key)
+    repository = build(settings).get_repository_def()
+    shown = serialize_value(RepositorySnap.from_def(repository))
+    assert [name for name in key if name not in shown] == []
+    hidden = [*key.values(), MINER["R2_READ_SECRET_ACCESS_KEY"], MINER["WANDB_API_KEY"]]
+    assert [text for text in hidden if text in shown] == []
+
+    with dg.build_resources({"s3": s3_resource(settings)}) as made:
+        url = made.s3.generate_presigned_url(
+            "list_multipart_uploads", Params={"Bucket": "a-bucket"}
+        )
+    assert url.startswith(f"{endpoint}/a-bucket?uploads")
+    assert "id-of-the-write-key" in url
 
 
 def test_two_gpus_that_are_not_visible_are_an_error_at_the_start(

@@ -16,8 +16,12 @@ import pytest
 import yaml
 from dagster_aws.s3 import S3Resource
 
-from tests.support.radosgw import KEY_ID, SECRET, make_bucket
+from tests.support.radosgw import KEY_ID, READ_KEY_ID, READ_SECRET, SECRET, make_bucket
 from windrow.networks.grail.bucket import window_file_key
+from windrow.pipelines.build import build
+from windrow.pipelines.live import window_resources
+from windrow.resources.configuration.settings import Settings
+from windrow.resources.storage import expiry
 from windrow.resources.storage.expiry import clear_unfinished
 from windrow.resources.storage.objects import ObjectStoreError
 from windrow.resources.storage.s3_access import S3Access
@@ -99,15 +103,49 @@ def test_uploads_that_never_ended_are_cleared(radosgw: str, logs: str) -> None:
     for key in (ours, theirs):
         client.create_multipart_upload(Bucket=logs, Key=key)
     bucket = open_s3(f"s3://{logs}", S3Access.from_environment())
-    assert clear_unfinished(bucket, "ours") == []
+    assert clear_unfinished(s3(radosgw), bucket, "ours") == []
     tomorrow = datetime.now(UTC) + timedelta(days=2)
-    assert clear_unfinished(bucket, "ours", now=tomorrow) == [ours]
-    assert clear_unfinished(bucket, "ours", now=tomorrow) == []
+    assert clear_unfinished(s3(radosgw), bucket, "ours", now=tomorrow) == [ours]
+    assert clear_unfinished(s3(radosgw), bucket, "ours", now=tomorrow) == []
     (left,) = client.list_multipart_uploads(Bucket=logs)["Uploads"]
     assert left["Key"] == theirs
     gone = open_s3("s3://no-such-bucket", S3Access.from_environment())
     with pytest.raises(ObjectStoreError, match="lifecycle rule"):
-        clear_unfinished(gone, "ours")
+        clear_unfinished(s3(radosgw), gone, "ours")
+
+
+@pytest.mark.live
+def test_the_retention_job_clears_them_with_the_write_key(
+    radosgw: str,
+    logs: str,
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for right, key_id, secret in (
+        ("WRITE", KEY_ID, SECRET),
+        ("READ", READ_KEY_ID, READ_SECRET),
+    ):
+        monkeypatch.setenv(f"R2_{right}_ACCESS_KEY_ID", key_id)
+        monkeypatch.setenv(f"R2_{right}_SECRET_ACCESS_KEY", secret)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    given = {
+        "WINDROW_HOME": str(tmp_path / "home"),
+        "WINDROW_CHAIN_CLOCK": "stepped",
+        "WINDROW_BUCKET": f"s3://{logs}",
+        "R2_ENDPOINT_URL": radosgw,
+        "R2_REGION": "us-east-1",
+    }
+    settings = Settings.read(dict(os.environ) | given)
+    hotkey = window_resources(settings)["wallet"].hotkey
+    client = s3(radosgw).get_client()
+    client.create_multipart_upload(Bucket=logs, Key=window_file_key(hotkey, 30))
+    # As if a day had passed since.
+    monkeypatch.setattr(expiry, "UPLOAD_AGE", timedelta(days=-1))
+    job = build(settings).resolve_job_def("retention")
+    assert job.execute_in_process(instance=instance).success
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=logs)
 
 
 @contextlib.contextmanager
