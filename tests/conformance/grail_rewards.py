@@ -180,10 +180,21 @@ def check_evaluation(datasets: Mapping[str, list[Row]], case: Data) -> None:
     task = select(env_id, datasets[env_id], "train", case["seed"])
     actual = grade_one(task, case["completion_text"], case["thinking_mode"])
     check_reward(actual, expected)
+    if "gold_answer" in expected:
+        gold = task.answer or competition_math.last_boxed(task.solution)
+        assert (gold, answer_of(case)) == (expected["gold_answer"], expected["pred_answer"])
     if "tests_passed" in expected:
         assert actual.tests_passed == expected["tests_passed"]
         assert actual.tests_total == expected["tests_total"]
         assert actual.components["syntax"] == float(expected["syntax_valid"])
+
+
+def answer_of(case: Data) -> str:
+    """What a completion answers, empty where nothing."""
+    parsed = parse_completion(case["completion_text"], case["thinking_mode"])
+    if case["env_id"] == gsm8k.ENV_ID:
+        return gsm8k.numeric_answer(parsed).text
+    return parsed.content
 
 
 def check_sat(case: Data) -> None:

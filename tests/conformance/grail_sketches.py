@@ -61,6 +61,14 @@ def sketches(file: VectorFile) -> Iterator[Case]:
                 case["rows_with_tie_at_topk_boundary"],
             ),
         )
+        yield Case(f"{case['tensor']}-listed", partial(check_listed, case))
+
+
+def check_listed(case: dict[str, Any]) -> None:
+    assert sketch_coefficients(case["randomness_hex"]).tolist() == case["r_vec"]
+    one_by_one, together = np.array(case["sketches_scalar_path"]), np.array(case["sketches"])
+    different = np.flatnonzero(one_by_one != together)
+    assert set(different) <= set(case["rows_with_tie_at_topk_boundary"])
 
 
 def check_sketches(

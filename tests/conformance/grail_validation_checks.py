@@ -14,7 +14,9 @@ from windrow.kernels.distribution import (
     chosen_probabilities,
     eos_probability,
 )
+from windrow.networks.grail import constants
 from windrow.networks.grail.prf import open_indices
+from windrow.networks.grail.validation import distribution as limits
 from windrow.networks.grail.validation.distribution import (
     Distribution,
     Suspicions,
@@ -40,6 +42,16 @@ METRICS = {
     "mid_frac": "middle",
     "high_frac": "high",
     "bc": "bimodality",
+}
+
+CONSTANTS = {
+    "SAMPLING_MIN_STEPS": "MIN_STEPS",
+    "SAMPLING_LOW_P": "LOW",
+    "SAMPLING_HIGH_P": "HIGH",
+    "SAMPLING_MEDIAN_LOW_MAX": "MAX_LOW_MEDIAN",
+    "SAMPLING_LOW_Q10_MAX": "MAX_LOW_QUANTILE",
+    "SAMPLING_MIN_TOKEN_PROB": "MAX_LOW_MINIMUM",
+    "SAMPLING_INITIAL_WINDOW_STEPS": "INITIAL_STEPS",
 }
 
 
@@ -68,8 +80,15 @@ def check_ids(case: dict[str, Any]) -> None:
 def termination(file: VectorFile) -> Iterator[Case]:
     vectors = load(file)
     path = file.folder / vectors["tensors"]
+    measured = (vectors["min_eos_probability"], vectors["protocol_cap"])
+    own = (constants.MIN_EOS_PROBABILITY, constants.MAX_COMPLETION_TOKENS)
+    yield Case("constants", partial(check_same, own, measured))
     for case in vectors["cases"]:
         yield Case(case["name"], partial(check_ending, path, case))
+
+
+def check_same(own: object, measured: object) -> None:
+    assert own == measured
 
 
 def check_ending(path: Path, case: dict[str, Any]) -> None:
@@ -93,6 +112,8 @@ def check_ending(path: Path, case: dict[str, Any]) -> None:
 def logprobs(file: VectorFile) -> Iterator[Case]:
     vectors = load(file)
     path = file.folder / vectors["tensors"]
+    own = (constants.CHALLENGE_POSITIONS, constants.LOGPROB_EPSILON)
+    yield Case("constants", partial(check_same, own, (vectors["challenge_k"], vectors["eps"])))
     for case in vectors["cases"]:
         yield Case(case["name"], partial(check_claims, path, case))
 
@@ -128,6 +149,8 @@ def model_logprobs(
 def distribution(file: VectorFile) -> Iterator[Case]:
     vectors = load(file)
     path = file.folder / vectors["tensors"]
+    own = {name: getattr(limits, ours) for name, ours in CONSTANTS.items()}
+    yield Case("constants", partial(check_same, own, vectors["constants"]))
     for case in vectors["probability_cases"]:
         yield Case(case["name"], partial(check_probabilities, case))
     for case in vectors["logit_cases"]:
@@ -176,6 +199,7 @@ def sampled_probabilities(
 def check_figures(probabilities: np.ndarray[Any, Any], case: dict[str, Any]) -> None:
     whole, initial = Distribution.of(probabilities), Distribution.of(probabilities[:50])
     for mine, theirs in ((whole, case["metrics"]), (initial, case["initial_metrics"])):
+        assert theirs.keys() == METRICS.keys()
         for name, value in theirs.items():
             assert_close([getattr(mine, METRICS[name])], [value], rel=1e-5, abs_=1e-5)
     assert vars(Suspicions.of(whole, initial)) == case["reasons"]
