@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from windrow import WindrowError
+from windrow.engine.fleet.membership import Membership
 
 # A commitment is one raw field of at most 128 bytes (grail-protocol §8.1, grail-validation §17.1).
 MAX_COMMITMENT_BYTES = 128
@@ -37,6 +38,10 @@ class UnreadableChain(ChainError):
 
 class EmptySubnet(ChainError):
     """The chain has no such subnet, or one without neurons: never taken for a quiet network."""
+
+
+class UnknownSubnet(ChainError):
+    """The chain has no subnet of this network, or nobody knows its number there."""
 
 
 class NotRegistered(ChainError):
@@ -130,6 +135,13 @@ class Chain(Protocol):
 
     def weights(self, hotkey: str) -> SetWeights | None:
         """The weights a hotkey last set, if it ever did."""
+        ...
+
+    def membership(self, netuids: Mapping[str, int], hotkey: str) -> Membership:
+        """What the subnet of another network says of a hotkey; netuids: its number by chain.
+
+        Raises UnknownSubnet where this chain has no such subnet.
+        """
         ...
 
 

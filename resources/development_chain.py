@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from windrow.networks.grail.constants import DEADLINE_SLACK_SECONDS, WINDOW_BLOCKS
 from windrow.resources.chain import (
@@ -24,6 +25,7 @@ from windrow.resources.chain import (
     Concern,
     FutureBlock,
     SetWeights,
+    UnknownSubnet,
     WeightsRefused,
 )
 from windrow.resources.files import naming_disk_errors
@@ -184,6 +186,13 @@ class DevelopmentChain:
                 "SELECT block, weights FROM weights WHERE hotkey = ?", (hotkey,)
             ).fetchone()
         return None if row is None else SetWeights(int(row[0]), json.loads(row[1]))
+
+    def membership(self, netuids: Mapping[str, int], hotkey: str) -> NoReturn:  # noqa: ARG002
+        """Raises UnknownSubnet: nobody registers here."""
+        raise UnknownSubnet(
+            "the development chain has no subnets, so nobody is registered on any; set "
+            "WINDROW_CHAIN=bittensor"
+        )
 
     @contextlib.contextmanager
     def _state(self) -> Iterator[sqlite3.Connection]:

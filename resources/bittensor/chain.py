@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import bittensor as bt
 
+from windrow.engine.fleet.membership import Membership
 from windrow.networks.grail.constants import (
     BLOCK_SECONDS,
     DEADLINE_SLACK_SECONDS,
@@ -25,6 +26,7 @@ from windrow.resources.bittensor.reads import (
     read_commitment,
     read_commitments,
     read_hash,
+    read_membership,
     read_metagraph,
     read_rules,
     read_timestamp,
@@ -47,6 +49,7 @@ from windrow.resources.chain import (
     Concern,
     NotRegistered,
     SetWeights,
+    UnknownSubnet,
     WeightsRefused,
 )
 from windrow.resources.wallet import Wallet
@@ -177,6 +180,17 @@ class BittensorChain:
                 f"{self.netuid}), or check BT_WALLET_COLD, BT_WALLET_HOT, NETUID and BT_NETWORK."
             )
         return uid
+
+    def membership(self, netuids: Mapping[str, int], hotkey: str) -> Membership:
+        """See `Chain`. Raises EmptySubnet where there is no such subnet."""
+        network = self._connection.endpoints.network
+        # A chain of one's own, by its endpoint, is taken for one numbered as the main network is.
+        netuid = netuids.get("finney" if network in ("custom", "local") else network)
+        if netuid is None:
+            raise UnknownSubnet(f"no number of this network's subnet on {network} is known")
+        return self._connection.ask(
+            f"{hotkey} on subnet {netuid}", lambda s: read_membership(s, netuid, hotkey)
+        )
 
     def rules(self) -> WeightRules:
         """What the subnet demands of weights."""

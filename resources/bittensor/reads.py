@@ -5,6 +5,7 @@ default. So every reader says what must be true of its answer and raises when it
 """
 
 import asyncio
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import bittensor as bt
 
+from windrow.engine.fleet.membership import Membership
 from windrow.resources.bittensor.connection import Session
 from windrow.resources.chain import EmptySubnet, SetWeights
 
@@ -126,6 +128,36 @@ async def read_uid(session: Session, netuid: int, hotkey: str) -> int | None:
     await _require_subnet(session, netuid, None)
     uid = await _value(session, "Uids", [netuid, hotkey])
     return None if uid is None else int(uid)
+
+
+async def read_membership(session: Session, netuid: int, hotkey: str) -> Membership:
+    """What a subnet says of a hotkey, of its coldkey's others and of its axon, as of one block.
+
+    Raises EmptySubnet where there is no such subnet.
+    """
+    at = await session.substrate.block_hash(await read_number(session))
+    await _require_subnet(session, netuid, at)
+    uid, owner, axon, incentives, keys = await asyncio.gather(
+        _value(session, "Uids", [netuid, hotkey], at),
+        _value(session, "Owner", [hotkey], at),
+        _value(session, "Axons", [netuid, hotkey], at),
+        _value(session, "Incentive", [netuid], at),
+        _map(session, "Keys", netuid, at),
+    )
+    owned = set(await _value(session, "OwnedHotkeys", [owner], at) or ())
+    if uid is not None:
+        owned.add(hotkey)
+    shares = [int(share) for share in incentives or ()]
+    earned = shares[uid] / _U16 if uid is not None and uid < len(shares) else 0.0
+    siblings = sum(str(key) in owned for _, key in keys)
+    return Membership(netuid, uid, siblings, _announced(axon), earned)
+
+
+def _announced(axon: Mapping[str, Any] | None) -> str | None:
+    """Where an axon is announced; one at no address or port is taken back (chutes §12.11)."""
+    if axon is None or not int(axon["ip"]) or not int(axon["port"]):
+        return None
+    return f"{ipaddress.ip_address(int(axon['ip']))}:{int(axon['port'])}"
 
 
 async def read_commitment(session: Session, netuid: int, hotkey: str) -> Commitment | None:

@@ -14,6 +14,7 @@ from windrow.resources.chain import (
     EmptySubnet,
     FutureBlock,
     NotRegistered,
+    UnknownSubnet,
     UnreadableChain,
     WeightsRefused,
     ensure_committed,
@@ -245,3 +246,29 @@ def test_networks_and_endpoints() -> None:
         with pytest.raises(UnknownNetwork, match="BT_"):
             endpoints(network_name, url)
     assert shown("wss://user:pass@node:1/secret?key=1") == "wss://node:1"
+
+
+def test_another_networks_subnet_says_who_a_miner_is(net: Network) -> None:
+    """One coldkey with two hotkeys there, an announced axon, and a share of the incentive."""
+    numbers, chain, cold = {"finney": NETUID}, net.chain(), hotkey_of("//Cold")
+    for hotkey in (MINER, TRAINER):
+        net.state.put("Owner", [hotkey], cold)
+    net.state.put("OwnedHotkeys", [cold], [MINER, TRAINER, hotkey_of("//Elsewhere")])
+    net.state.put("Incentive", [NETUID], [0, 65535, 0])
+    found = chain.membership(numbers, MINER)
+    assert (found.netuid, found.uid, found.siblings) == (NETUID, 1, 2)
+    assert (found.axon, found.incentive) == (None, 1.0)
+    for port, announced in ((8091, "8.8.4.4:8091"), (0, None)):
+        axon = {"block": 1, "version": 1, "ip": 0x08080404, "port": port, "ip_type": 4}
+        rest = {"protocol": 4, "placeholder1": 0, "placeholder2": 0}
+        net.state.put("Axons", [NETUID, MINER], axon | rest)
+        assert chain.membership(numbers, MINER).axon == announced
+    stranger = chain.membership(numbers, hotkey_of("//Nobody"))
+    assert (stranger.uid, stranger.siblings, stranger.incentive) == (None, 0, 0.0)
+
+
+def test_a_subnet_that_is_not_there_is_no_place_for_a_miner(net: Network) -> None:
+    with pytest.raises(EmptySubnet):
+        net.chain().membership({"finney": 64}, MINER)
+    with pytest.raises(UnknownSubnet, match="on custom"):
+        net.chain().membership({"test": 15}, MINER)
