@@ -6,6 +6,7 @@ from typing import Any
 from windrow.engine.fleet.inventory import Node
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.access import FleetAccess
+from windrow.resources.fleet.callback import Callback
 from windrow.resources.fleet.inventory_file import FleetFile
 from windrow.resources.fleet.nodes import NodeAccess
 from windrow.resources.gpu_turns import GpuTurns
@@ -24,6 +25,7 @@ def fleet_resources(settings: Settings, wallet: Wallet, job_bucket: ObjectStore)
             machine_turns(settings),
             trusted=settings.trusted_node,
             pods=_pods(settings),
+            callback=_callback(settings),
         ),
         "job_bucket": job_bucket,
     }
@@ -32,6 +34,10 @@ def fleet_resources(settings: Settings, wallet: Wallet, job_bucket: ObjectStore)
 def machine_turns(settings: Settings) -> GpuTurns:
     """Turns on all GPUs of this machine."""
     return GpuTurns(settings.home / "locks", visible_gpus())
+
+
+def _callback(settings: Settings) -> Callback | None:
+    return Callback(settings.callback, settings.home / "callback") if settings.callback else None
 
 
 def _pods(settings: Settings) -> Callable[[Node], NodeAccess] | None:

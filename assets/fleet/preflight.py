@@ -6,13 +6,13 @@ import dagster as dg
 
 from windrow.assets.fleet.findings import result, verdict_of
 from windrow.assets.fleet.partitions import nodes
+from windrow.assets.fleet.preflight_outside import members, outside
 from windrow.assets.fleet.stage import stage
 from windrow.engine.fleet.preflight import MAX_ANSWER, Asked, challenge, parse
 from windrow.engine.fleet.preflight_looked import Looked
 from windrow.engine.fleet.preflight_rules import preflight_checks
 from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.fleet.reach import reachable
 from windrow.resources.warehouse.lake import Lake
 
 
@@ -35,16 +35,19 @@ def preflight(
         answer = step.ask(
             "preflight", challenge(asked), max_bytes=MAX_ANSWER, seconds=fleet.work.look_seconds
         )
-        middle = time.time() - answer.seconds / 2
+        received = time.time()
         measured = parse(answer.body)
+        # Looking around takes the node longer than the way there and back.
+        way_back = max(0.0, answer.seconds - measured.seconds) / 2
         step.checks += preflight_checks(
             Looked(
                 node=node,
                 wireguard=fleet.fleet().wireguard,
                 facts=step.facts(),
                 measured=measured,
-                clock_offset=measured.clock - middle,
-                reachable=reachable(node.public_address, node.ports) if node.public_address else {},
+                clock_offset=measured.clock - (received - answer.seconds + way_back),
+                members=members(node, chain, node.agent_hotkey or fleet.wallet.hotkey),
+                **outside(step),
             )
         )
     return result(step)

@@ -1,24 +1,54 @@
 """What a preflight looks at, and how a number is held against a rule."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.facts import Facts
 from windrow.engine.fleet.inventory import Node, WireGuard
+from windrow.engine.fleet.membership import Membership
 from windrow.engine.fleet.preflight import Measured
+from windrow.engine.fleet.preflight_reach import Reached
 
 GIB: Final = 2**30
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A request that the node was to make, once.
+
+    came_from: the peer that made it, None where nobody did. expected: what whoever comes from the
+    declared address is told, and said: what the node says it was told.
+    """
+
+    came_from: str | None
+    expected: str
+    said: str | None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A port as the asker found it.
+
+    tcp, udp: the node itself answered there, with the key it was given. accepts: something took a
+    connection.
+    """
+
+    tcp: bool
+    udp: bool
+    accepts: bool
 
 
 @dataclass(frozen=True)
 class Looked:
     """Everything that was looked at. Sizes in bytes, offsets in seconds.
 
-    clock_offset: the node's clock less the asker's. reachable: by port, whether the asker could
-    connect to the public address; ports that were not tried are not there. callback_salt: salt
-    under which the node's address was asked for, None if it was not. uids: hotkeys of our coldkey
-    on the subnet, None where no chain was asked.
+    clock_offset: the node's clock less the asker's. reached: what the node says it reaches, None
+    where it was not asked, and peers: the others it was to reach. arrivals: requests it was to
+    make. probes: ports of its public address, and exposed: private ones there that took a
+    connection. not_called, not_probed: why nobody looked. members: by network, what its subnet says
+    of the miner, or why nobody knows.
     """
 
     node: Node
@@ -26,9 +56,14 @@ class Looked:
     facts: Facts
     measured: Measured
     clock_offset: float
-    reachable: dict[int, bool]
-    callback_salt: str | None = None
-    uids: int | None = None
+    reached: Reached | None = None
+    arrivals: tuple[Arrival, ...] = ()
+    not_called: str = ""
+    probes: Mapping[int, Probe] = field(default_factory=dict)
+    exposed: frozenset[int] = frozenset()
+    not_probed: str = ""
+    peers: tuple[str, ...] = ()
+    members: Mapping[str, Membership | str] = field(default_factory=dict)
 
     def serves(self, network: str) -> bool:
         """Whether the node is declared for a network."""

@@ -13,6 +13,10 @@ from windrow.networks.chutes.node_resources import needed_memory
 
 CACHE_SPARE: Final = 20 * GIB
 CHUTES_CACHE: Final = 500 * GIB
+NETWORK_NODE_DISK: Final = 10**12
+"""Bytes of NVMe that Gonka's network node wants (gonka §3 P06)."""
+COLD_START_SPEED: Final = 500.0
+"""MB/s: a disk below it makes a cold start of 100 GB of weights last longer than three minutes."""
 
 
 def _clock(looked: Looked) -> Iterator[NodeCheck]:
@@ -75,8 +79,20 @@ def _memory(looked: Looked) -> Iterator[NodeCheck]:
 
 
 def _processors(looked: Looked) -> Iterator[NodeCheck]:
-    for network, least in (("gonka", 16), ("compute-subnet", 4)):
-        if looked.serves(network):
+    """Processors, and what a node of Chutes without GPUs is for (chutes §12.10, gonka P06)."""
+    alone = looked.serves("chutes") and looked.node.gpu is None
+    if alone:
+        yield at_least(
+            "cpu_node_memory",
+            "chutes",
+            None,
+            looked.facts.ram_bytes,
+            64 * 10**9,
+            "less memory than the node that runs the miner's own services needs",
+            "rent a machine with 64 GB",
+        )
+    for network, least in (("chutes", 8), ("gonka", 16), ("compute-subnet", 4)):
+        if looked.serves(network) and (network != "chutes" or alone):
             yield at_least(
                 "cpu_cores",
                 network,
@@ -118,6 +134,27 @@ def _storage(looked: Looked) -> Iterator[NodeCheck]:
             "too small for the model cache, images and 20 GiB to spare",
             "mount a larger volume at /var/snap, or lower cache.max_size_gb",
         )
+    if looked.serves("gonka") and looked.node.gpu is None:
+        yield at_least(
+            "storage_size",
+            "gonka",
+            None,
+            looked.facts.disk_bytes,
+            NETWORK_NODE_DISK,
+            "too small for a network node's chain",
+            "mount 1 TB of NVMe",
+        )
+    if looked.facts.speeds is not None:
+        yield at_least(
+            "disk_speed",
+            WINDROW,
+            None,
+            looked.facts.speeds.disk_read,
+            COLD_START_SPEED,
+            "models load slowly from this disk",
+            "keep models on NVMe: set HF_HOME to a folder of it",
+            "MB/s",
+        )
     writable = measured.cache_writable
     yield NodeCheck(
         "cache_writable",
@@ -152,6 +189,25 @@ def _system(looked: Looked) -> Iterator[NodeCheck]:
             reason="" if own else f"process 1 is {measured.first_process}: this is a container",
             remedy="" if own else "rent bare metal or a whole virtual machine",
         )
+        loads = measured.modules_loadable is not False and "snap" in measured.programs
+        yield NodeCheck(
+            "snap_and_modules",
+            "chutes",
+            None,
+            loads,
+            reason="" if loads else "no snap here, or the kernel takes no modules",
+            remedy="" if loads else "sudo apt install snapd, on bare metal or a whole machine",
+        )
+        yield NodeCheck(
+            "confidential_guest",
+            "chutes",
+            measured.tdx,
+            True if measured.tdx else None,
+            reason=""
+            if measured.tdx
+            else "no Intel TDX guest; since 2026 the network takes no others, before it took any",
+            remedy="" if measured.tdx else "rent a TDX machine, and run the network's image on it",
+        )
         ubuntu = (measured.system_id, measured.system_version) == ("ubuntu", "22.04")
         yield NodeCheck(
             "operating_system",
@@ -172,13 +228,18 @@ def _system(looked: Looked) -> Iterator[NodeCheck]:
             reason="" if same else f"the machine calls itself {measured.hostname!r}",
             remedy="" if same else f"sudo hostnamectl set-hostname {looked.node.name}",
         )
-    for network, programs in (
-        ("gonka", ("docker", "nvidia-ctk")),
-        ("compute-subnet", ("docker", "nvidia-ctk")),
-        ("compute-horde", ("docker", "nvidia-ctk")),
-    ):
+
+
+def _containers(looked: Looked) -> Iterator[NodeCheck]:
+    """Docker, its compose and NVIDIA's runtime in it (gonka §3 P01)."""
+    measured = looked.measured
+    for network in ("gonka", "compute-subnet", "compute-horde"):
         if looked.serves(network) and looked.node.gpu is not None:
-            gone = [name for name in programs if name not in measured.programs]
+            gone = [name for name in ("docker", "nvidia-ctk") if name not in measured.programs]
+            if network == "gonka" and not measured.compose:
+                gone.append("docker compose")
+            if measured.container_gpus is False:
+                gone.append("NVIDIA's runtime in docker")
             yield NodeCheck(
                 "container_runtime",
                 network,
@@ -197,4 +258,5 @@ RULES: Final = (
     _processors,
     _storage,
     _system,
+    _containers,
 )

@@ -3,12 +3,22 @@
 A rule that the network itself checks has its verdict; the guides' other rules have none.
 """
 
-from windrow.engine.fleet import preflight_gpus, preflight_machine, preflight_network
+from windrow.engine.fleet import (
+    preflight_address,
+    preflight_gpus,
+    preflight_machine,
+    preflight_network,
+)
 from windrow.engine.fleet.checks import NodeCheck
 from windrow.engine.fleet.preflight_looked import Looked
 
 
 def preflight_checks(looked: Looked) -> list[NodeCheck]:
     """Every check that concerns the node, the passed ones too."""
-    rules = (*preflight_machine.RULES, *preflight_network.RULES, *preflight_gpus.RULES)
+    rules = (
+        *preflight_machine.RULES,
+        *preflight_address.RULES,
+        *preflight_network.RULES,
+        *preflight_gpus.RULES,
+    )
     return [check for rule in rules for check in rule(looked)]

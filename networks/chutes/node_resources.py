@@ -8,6 +8,7 @@ from typing import Final
 SPARE_CPUS: Final = 2
 SPARE_MEMORY: Final = 6
 SPARE_DISK: Final = 20
+MAIN_VALIDATOR: Final = "5Dt7HZ7Zpw4DppPxFM7Ke3Cm7sDAWhsZXmM5ZAmE7dSVJbcQ"
 UNREADABLE_DISK: Final = 100
 """GiB a node is taken to have whose size is written in another unit."""
 
@@ -91,6 +92,11 @@ def address_token(ip: str, deployment_salt: str, request_salt: str | None) -> st
     return str(uuid.uuid5(uuid.NAMESPACE_OID, ":".join(parts)))
 
 
+def registry_host(validator: str) -> str:
+    """The host name a node pulls a validator's images from; it leads to the node itself (§2)."""
+    return f"{validator.lower()}.localregistry.chutes.ai"
+
+
 def image_reference(validator: str, port: int, image: str) -> str:
     """An image as a node pulls it, through the registry proxy beside it (§2)."""
-    return f"{validator.lower()}.localregistry.chutes.ai:{port}/{image}"
+    return f"{registry_host(validator)}:{port}/{image}"

@@ -61,6 +61,12 @@ NETWORK_SETTINGS: Final = (
         "bucket of language-model jobs: a folder, or s3:// with the write key",
     ),
     Setting(
+        "callback",
+        values.several(values.listener, most=4),
+        "none",
+        "http://ADDRESS:PORT at which your nodes reach this machine; tells where they come from",
+    ),
+    Setting(
         "pod_image",
         values.optional(values.text),
         "none",

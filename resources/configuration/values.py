@@ -99,6 +99,21 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def listener(raw: str) -> str:
+    """`http://ADDRESS:PORT` of this machine, as others reach it."""
+    try:
+        parts = urlsplit(raw)
+        known = parts.scheme == "http" and parts.hostname and parts.port
+    except ValueError:
+        known = False
+    if not known or not re.fullmatch(r"http://[A-Za-z0-9.-]+:[0-9]{1,5}/?", raw):
+        raise ValueError(
+            "give a URL such as http://203.0.113.9:8791: http, with the port that is listened on "
+            "here; behind a TLS proxy every node would seem to come from the proxy"
+        )
+    return raw.rstrip("/")
+
+
 def name(raw: str) -> str:
     """A file name: no folder, nothing hidden."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@ -]{0,63}", raw):

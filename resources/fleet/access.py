@@ -11,6 +11,7 @@ from typing import Any, Final
 from windrow import WindrowError
 from windrow.engine.fleet.facts import Facts
 from windrow.engine.fleet.inventory import Fleet, Node
+from windrow.resources.fleet.callback import Callback
 from windrow.resources.fleet.inventory_file import FleetFile
 from windrow.resources.fleet.nodes import NodeAccess
 from windrow.resources.fleet.trusted import Trusted, TrustedNodeFailed
@@ -38,7 +39,7 @@ class Work:
     *_samples: how many of them are computed again here, which takes a processor seconds each for
     the model of a GPU. password: characters of the hash challenge of a machine without a GPU. rows:
     that are recomputed or opened. seconds: most that one answer may take; look_seconds: of facts
-    and preflight.
+    and preflight. callback_pause: seconds between the rounds in which a node calls back.
     """
 
     processor_bytes: int = 64 << 20
@@ -57,6 +58,7 @@ class Work:
     rows: int = 32
     seconds: float = 900.0
     look_seconds: float = 60.0
+    callback_pause: float = 1.0
 
 
 @dataclass
@@ -84,15 +86,17 @@ class FleetAccess:
         work: Work | None = None,
         trusted: str | None = None,
         pods: Callable[[Node], NodeAccess] | None = None,
+        callback: Callback | None = None,
     ) -> None:
         """home: where locks lie. turns: the GPUs of this machine, for the node that is local.
 
         trusted: the node whose answers are believed; None is this machine. pods: how nodes of the
-        cluster are asked.
+        cluster are asked. callback: where nodes show which address they come from.
         """
         self.file = file
         self.wallet = wallet
         self.work = work or Work()
+        self.callback = callback
         self._trusted = trusted
         self._pods = pods
         self._locks = home / "locks"

@@ -1,19 +1,28 @@
-"""Whether ports of a public address can be reached from here."""
+"""Whether ports of a node's address can be reached from here, and whether it is the node there."""
 
+import contextlib
+import secrets
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
-SECONDS = 3.0
+from windrow.engine.fleet.preflight_looked import Probe
+from windrow.engine.fleet.preflight_reach import MOST_PORTS, NONCE_BYTES, digest
+
+SECONDS: Final = 3.0
+TRY_SECONDS: Final = 1.0
+PAUSE: Final = 0.2
 
 
-def reachable(address: str, ports: Iterable[int]) -> dict[int, bool]:
-    """By port, whether something answers there."""
-    ports = list(ports)
+def accepting(address: str, ports: Iterable[int]) -> frozenset[int]:
+    """The ports at which something takes a connection."""
+    ports = sorted(set(ports))
     if not ports:
-        return {}
+        return frozenset()
 
-    def answers(port: int) -> bool:
+    def accepts(port: int) -> bool:
         try:
             socket.create_connection((address, port), SECONDS).close()
         except OSError:
@@ -21,4 +30,66 @@ def reachable(address: str, ports: Iterable[int]) -> dict[int, bool]:
         return True
 
     with ThreadPoolExecutor(min(len(ports), 32)) as pool:
-        return dict(zip(ports, pool.map(answers, ports), strict=True))
+        found = zip(ports, pool.map(accepts, ports), strict=True)
+        return frozenset(port for port, there in found if there)
+
+
+def probe(
+    address: str, ports: Sequence[int], key: bytes, *, seconds: float, ended: Callable[[], bool]
+) -> dict[int, Probe]:
+    """What stands at each port, tried until the node answers at it, over TCP and UDP.
+
+    key: what the node answers nonces with. ended: whether it has stopped to listen.
+    """
+    until = time.monotonic() + seconds
+
+    def tried(port: int) -> Probe:
+        tcp = udp = accepts = False
+        while True:
+            last = ended() or time.monotonic() > until
+            if not tcp:
+                there, tcp = _tcp(address, port, key)
+                accepts |= there
+            if not udp:
+                udp = _udp(address, port, key)
+            if last or (tcp and udp):
+                return Probe(tcp=tcp, udp=udp, accepts=accepts)
+            time.sleep(PAUSE)
+
+    if not ports:
+        return {}
+    with ThreadPoolExecutor(min(len(ports), MOST_PORTS)) as pool:
+        return dict(zip(ports, pool.map(tried, ports), strict=True))
+
+
+def _tcp(address: str, port: int, key: bytes) -> tuple[bool, bool]:
+    """Whether something takes a connection, and whether it is the node."""
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    try:
+        with socket.create_connection((address, port), TRY_SECONDS) as connection:
+            with contextlib.suppress(OSError):
+                connection.sendall(nonce)
+                said, until = b"", time.monotonic() + TRY_SECONDS
+                while len(said) < NONCE_BYTES and time.monotonic() < until:
+                    if not (part := connection.recv(NONCE_BYTES)):
+                        break
+                    said += part
+                return True, secrets.compare_digest(said, digest(key, "tcp", port, nonce))
+            return True, False
+    except OSError:
+        return False, False
+
+
+def _udp(address: str, port: int, key: bytes) -> bool:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.settimeout(PAUSE)
+            # Only what comes from there is taken.
+            datagrams.connect((address, port))
+            datagrams.send(nonce)
+            said = datagrams.recv(NONCE_BYTES + 1)
+    except OSError:
+        return False
+    return secrets.compare_digest(said, digest(key, "udp", port, nonce))

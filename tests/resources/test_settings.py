@@ -74,6 +74,11 @@ def test_folders_follow_the_home_folder_unless_set(tmp_path: Path) -> None:
         ("WINDROW_GENERATION_SERVERS", "http://user:hunter2@host"),
         ("WINDROW_GPU_MEMORY", "1.5"),
         ("WINDROW_SET_WEIGHTS", "maybe"),
+        ("WINDROW_CALLBACK", "https://203.0.113.9:8791"),
+        ("WINDROW_CALLBACK", "http://203.0.113.9"),
+        ("WINDROW_CALLBACK", "http://203.0.113.9:8791/path"),
+        ("WINDROW_CALLBACK", "http://user@203.0.113.9:8791"),
+        ("WINDROW_CALLBACK", "http://203.0.113.9:87910"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(name: str, value: str) -> None:
@@ -92,8 +97,10 @@ def test_good_values_are_read() -> None:
             "WINDROW_CHAIN_GENESIS": "2023-08-23T17:39:24+02:00",
             "WINDROW_BEACON": "recorded_drand",
             "WINDROW_DRAND_ROUNDS": "/rounds.json",
+            "WINDROW_CALLBACK": "http://203.0.113.9:8791/, http://windrow.example:8792",
         }
     )
+    assert settings.callback == ("http://203.0.113.9:8791", "http://windrow.example:8792")
     assert settings.bucket == "/srv/my bucket"
     assert settings.proof_gpu == 1
     assert settings.chain_genesis == datetime(2023, 8, 23, 15, 39, 24, tzinfo=UTC)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,8 @@ class FleetHome:
 
     @classmethod
     def make(cls, path: Path, work: Work = SMALL, **variables: str) -> "FleetHome":
-        variables = {"WINDROW_HOME": str(path), "WINDROW_FLEET": str(path / "fleet.yaml")}
-        settings = Settings.read(variables)
+        own = {"WINDROW_HOME": str(path), "WINDROW_FLEET": str(path / "fleet.yaml")}
+        settings = Settings.read(own | variables)
         home = cls(
             settings, build(settings), dg.DagsterInstance.ephemeral(), Ed25519PrivateKey.generate()
         )
@@ -150,7 +151,7 @@ class FleetHome:
                 "agent_hotkey": self.hotkey,
                 "agent_key": public_half(self.key),
                 "networks": list(networks),
-                **fields,
+                **deepcopy(fields),  # one list in two nodes would be written as an alias
             }
             for name, port in ports.items()
         ]

@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
-from windrow.engine.fleet import facts, preflight
+from windrow.engine.fleet import facts, preflight, preflight_reach
 from windrow.engine.fleet.checks import NodeCheck
-from windrow.engine.fleet.inventory import Node, WireGuard
-from windrow.engine.fleet.preflight_looked import GIB, Looked
+from windrow.engine.fleet.inventory import Model, Node, WireGuard
+from windrow.engine.fleet.membership import Membership
+from windrow.engine.fleet.preflight_looked import GIB, Arrival, Looked, Probe
+from windrow.engine.fleet.preflight_measure import measure
 from windrow.engine.fleet.preflight_rules import preflight_checks
 from windrow.engine.fleet.tasks import BadRequest
-from windrow.networks.chutes.node_resources import address_token
 
 ADDRESS = "8.8.4.4"
-GONE = preflight.Cached(name="a/b", bytes=0, whole=False)
+MEMBER = Membership(netuid=64, uid=3, siblings=1, axon=None, incentive=0.01)
+ARRIVED = Arrival(came_from=ADDRESS, expected="token", said="token")
+OPEN = Probe(tcp=True, udp=True, accepts=True)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,7 @@ def sound(measured: preflight.Measured, found: facts.Facts) -> Looked:
             public_address=ADDRESS,
             wireguard_address="192.168.0.1",
             wireguard_primary=True,
+            models=(Model(name="a/b", args=("--tensor-parallel-size=2",)),),
         ),
         wireguard=WireGuard(),
         facts=found.model_copy(
@@ -66,6 +70,9 @@ def sound(measured: preflight.Measured, found: facts.Facts) -> Looked:
                 "ram_bytes": 512 * GIB,
                 "cpu_threads": 64,
                 "container": None,
+                "driver": "580.65.06",
+                "cuda": "13.0",
+                "speeds": facts.Speeds(disk_read=3000, disk_write=1, ram_read=1, ram_write=1),
             }
         ),
         measured=measured.model_copy(
@@ -76,21 +83,36 @@ def sound(measured: preflight.Measured, found: facts.Facts) -> Looked:
                 "hostname": "gpu-0",
                 "snap_mount": mount,
                 "largest_mount": mount,
-                "programs": ("docker", "nvidia-ctk"),
+                "programs": ("docker", "nvidia-ctk", "snap"),
+                "modules_loadable": True,
+                "tdx": True,
+                "compose": True,
+                "container_gpus": True,
+                "fabric_manager": True,
+                "persistent_gpus": 2,
+                "ecc_errors": 0,
+                "xid_errors": 0,
                 "ip_forward": True,
                 "clock_synchronised": True,
                 "routes": ("0.0.0.0/0 eth0", "203.0.113.0/24 eth0", "192.168.0.0/20 wg0"),
                 "listening": (("127.0.0.1", 9200),),
                 "cache_writable": True,
-                "callback_answer": address_token(ADDRESS, "salt", None),
-                "registry_address": "127.0.0.1",
                 "models": (preflight.Cached(name="a/b", bytes=1, whole=True),),
             }
         ),
         clock_offset=0.1,
-        reachable={30000: True},
-        callback_salt="salt",
-        uids=1,
+        reached=preflight_reach.Reached(
+            callbacks=("token",),
+            registry_address="127.0.0.1",
+            registry_status=200,
+            peers=("192.168.0.2",),
+            opened=(30000,),
+            hairpin=True,
+        ),
+        peers=("192.168.0.2",),
+        arrivals=(ARRIVED, ARRIVED, ARRIVED),
+        probes={30000: OPEN, 5000: OPEN},
+        members={"chutes": MEMBER, "compute-subnet": MEMBER},
     )
 
 
@@ -100,11 +122,34 @@ def refused(looked: Looked) -> list[NodeCheck]:
 
 def test_a_sound_machine_has_nothing_to_mend(sound: Looked) -> None:
     assert refused(sound) == []
-    assert len(preflight_checks(sound)) > 25
+    assert len(preflight_checks(sound)) > 45
 
 
 def in_measured(**changes: Any) -> Callable[[Looked], Looked]:
     return lambda looked: replace(looked, measured=looked.measured.model_copy(update=changes))
+
+
+def in_reached(**changes: Any) -> Callable[[Looked], Looked]:
+    return lambda looked: replace(looked, reached=looked.reached.model_copy(update=changes))  # type: ignore[union-attr]
+
+
+def with_card(ref: str, looked: Looked, **changes: Any) -> Looked:
+    node = looked.node.model_copy(update={"gpu": ref})
+    return replace(in_measured(**changes)(looked), node=node)
+
+
+def arriving(*others: str | None, said: str = "token") -> Callable[[Looked], Looked]:
+    arrivals = tuple(Arrival(peer, "token", said) for peer in others)
+    return lambda looked: replace(looked, arrivals=(*arrivals, ARRIVED))
+
+
+def probed(**probe: bool) -> Callable[[Looked], Looked]:
+    found = Probe(**({"tcp": False, "udp": False, "accepts": False} | probe))
+    return lambda looked: replace(looked, probes={30000: found})
+
+
+def member(**changes: Any) -> Callable[[Looked], Looked]:
+    return lambda looked: replace(looked, members={"chutes": replace(MEMBER, **changes)})
 
 
 def in_facts(**changes: Any) -> Callable[[Looked], Looked]:
@@ -119,15 +164,15 @@ def in_facts(**changes: Any) -> Callable[[Looked], Looked]:
         (in_facts(ram_bytes=100 * GIB), {"ram_per_vram"}),
         (in_facts(cpu_threads=8), {"cpu_cores"}),
         (in_facts(container="docker"), {"own_machine"}),
-        (in_facts(gpus=(gpu(),)), {"gpu_count"}),
+        (in_facts(gpus=(gpu(),)), {"gpu_count", "model_layout"}),
         (in_facts(gpus=(gpu(), gpu(1, name="NVIDIA L4"))), {"gpu_kinds", "gpu_as_declared"}),
-        (in_facts(gpus=(gpu(), gpu(1, vram_bytes=24 * GIB))), {"gpu_as_declared"}),
+        (in_facts(gpus=(gpu(), gpu(1, vram_bytes=24 * GIB))), {"gpu_as_declared", "poc_groups"}),
         (in_facts(gpus=(gpu(), gpu(1, mig=True))), {"gpu_not_split"}),
         (in_facts(gpus=(gpu(), gpu(1, processes=2))), {"gpu_alone"}),
         (in_facts(gpus=(gpu(), gpu(1, throttle=("power cap",)))), {"gpu_full_speed"}),
         (in_measured(hostname="other"), {"node_name"}),
         (in_measured(system_version="24.04"), {"operating_system"}),
-        (in_measured(programs=("docker",)), {"container_runtime"}),
+        (in_measured(programs=("docker", "snap")), {"container_runtime"}),
         (in_measured(snap_mount=None), {"storage_path", "storage_size"}),
         (in_measured(cache_writable=False), {"cache_writable"}),
         (in_measured(ip_forward=False), {"ip_forward"}),
@@ -135,20 +180,60 @@ def in_facts(**changes: Any) -> Callable[[Looked], Looked]:
         (in_measured(routes=("10.4.0.0/16 eth0",)), {"wireguard_overlap"}),
         (in_measured(listening=(("0.0.0.0", 9200),)), {"private_ports_closed"}),
         (in_measured(busy_ports=(8080,)), {"ports_free"}),
-        (in_measured(callback_answer="another"), {"same_address_out"}),
-        (in_measured(registry_address="1.2.3.4"), {"registry_host"}),
+        (in_measured(programs=("docker", "nvidia-ctk")), {"snap_and_modules"}),
+        (in_measured(modules_loadable=False), {"snap_and_modules"}),
+        (in_measured(tdx=False), {"confidential_guest"}),
+        (in_measured(compose=False), {"container_runtime"}),
+        (in_measured(container_gpus=False), {"container_runtime"}),
+        (in_measured(persistent_gpus=1), {"persistence_mode"}),
+        (in_measured(ecc_errors=3), {"ecc_errors"}),
+        (in_measured(xid_errors=1), {"xid_errors"}),
+        (in_facts(driver="550.1"), {"driver"}),
+        (in_facts(driver="570.1"), {"driver"}),
+        (in_facts(cuda="12.4"), {"cuda_version"}),
+        (in_facts(gpus=(gpu(), gpu(1, vram_used_bytes=6 * 10**9))), {"gpu_memory_free"}),
+        (
+            in_facts(speeds=facts.Speeds(disk_read=90, disk_write=1, ram_read=1, ram_write=1)),
+            {"disk_speed"},
+        ),
+        (in_measured(routes=("172.17.0.0/16 eth0",)), {"wireguard_overlap"}),
+        (
+            lambda looked: replace(
+                looked, node=looked.node.model_copy(update={"wireguard_address": "172.20.0.1"})
+            ),
+            {"wireguard_address"},
+        ),
+        (arriving("8.8.8.8", ADDRESS), {"same_address_out"}),
+        (arriving(None), {"same_address_out"}),
+        (in_reached(registry_address="1.2.3.4"), {"registry_host", "registry_answers"}),
+        (in_reached(registry_address=None), {"registry_host", "registry_answers"}),
+        (in_reached(registry_status=401), {"registry_answers"}),
+        (in_reached(registry_status=None), {"registry_answers"}),
+        (in_reached(peers=()), {"peers_reachable"}),
+        (in_reached(hairpin=False), {"hairpin"}),
+        (lambda looked: replace(looked, exposed=frozenset({26657})), {"private_ports_closed"}),
         (
             in_measured(models=(preflight.Cached(name="a/b", bytes=0, whole=False),)),
             {"model_cached"},
         ),
-        (lambda looked: replace(looked, reachable={30000: False}), {"port_reachable"}),
-        (lambda looked: replace(looked, callback_salt=None), {"same_address_out"}),
-        (lambda looked: replace(looked, uids=2), {"one_uid"}),
+        (probed(), {"port_reachable"}),
+        (probed(tcp=True, accepts=True), {"port_reachable"}),
+        (probed(accepts=True), {"port_reachable"}),
+        (lambda looked: replace(looked, not_probed="why", probes={}), {"port_reachable"}),
+        (lambda looked: replace(looked, arrivals=()), {"same_address_out"}),
+        (member(siblings=2), {"one_uid"}),
+        (member(uid=None), {"hotkey_registered"}),
+        (member(axon="8.8.8.8:8091"), {"no_axon"}),
+        (member(incentive=0.0), {"incentive"}),
+        (
+            lambda looked: replace(looked, members={"chutes": "why"}),
+            {"one_uid", "hotkey_registered", "no_axon", "incentive"},
+        ),
         (
             lambda looked: replace(
                 looked, node=looked.node.model_copy(update={"public_address": "10.0.0.1"})
             ),
-            {"public_address", "same_address_out"},
+            {"public_address", "same_address_out", "port_reachable"},
         ),
     ],
 )
@@ -162,7 +247,8 @@ def test_what_is_wrong_is_named_with_what_mends_it(
 
 def test_a_machine_of_no_network_is_held_against_windrows_own_rules(sound: Looked) -> None:
     node = Node(name="gpu-0", transport="local")
-    looked = replace(sound, node=node, facts=sound.facts.model_copy(update={"gpus": ()}))
+    bare = sound.facts.model_copy(update={"gpus": ()})
+    looked = replace(sound, node=node, facts=bare, probes={}, members={}, peers=())
     assert {check.network for check in preflight_checks(looked)} == {"windrow"}
 
 
@@ -177,14 +263,92 @@ def test_a_port_in_use_is_found() -> None:
 
 @pytest.mark.parametrize("name", ["../../etc", "a/../../b", "..", "/etc/passwd", ""])
 def test_a_models_name_is_no_path(name: str) -> None:
-    assert not preflight.measure(preflight.Asked(models=(name,))).models[0].whole
+    assert not measure(preflight.Asked(models=(name,))).models[0].whole
 
 
-def test_a_callback_is_fetched_over_http_alone() -> None:
-    assert preflight.measure(preflight.Asked(callback="file:///etc/passwd")).callback_answer is None
+def checks_of(looked: Looked, name: str) -> list[NodeCheck]:
+    return [check for check in preflight_checks(looked) if check.check == name]
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b'{"ports": ["80"]}', b'{"x": 1}', b"x" * (2 << 20)])
+def test_one_request_from_elsewhere_is_enough_to_refuse_what_the_network_accepts(
+    sound: Looked,
+) -> None:
+    """The network asks once; here the second way out is seen."""
+    looked = replace(sound, arrivals=(ARRIVED, Arrival("8.8.8.8", "token", "other"), ARRIVED))
+    (check,) = checks_of(looked, "same_address_out")
+    assert (check.network_verdict, check.windrow_verdict) == (True, False)
+    assert check.reason == "of 3 requests came 1 from 8.8.8.8, not from 8.8.4.4"
+    assert (check.measured, check.needed) == (2.0, 3.0)
+
+
+def test_a_token_without_a_request_convinces_the_network_alone(sound: Looked) -> None:
+    looked = replace(sound, arrivals=(Arrival(None, "token", "token"),))
+    (check,) = checks_of(looked, "same_address_out")
+    assert (check.network_verdict, check.windrow_verdict) == (True, False)
+    assert "never came" in check.reason
+
+
+def test_cards_joined_by_switches_need_their_manager(sound: Looked) -> None:
+    assert checks_of(sound, "fabric_manager") == []
+    (check,) = checks_of(with_card("h100_sxm", sound, fabric_manager=False), "fabric_manager")
+    assert check.windrow_verdict is False
+
+
+def test_a_model_that_does_not_fit_the_cards_is_named(sound: Looked) -> None:
+    for args, fits in (((), True), (("--tensor-parallel-size", "4"), False)):
+        models = (Model(name="a/b", args=args),)
+        looked = replace(sound, node=sound.node.model_copy(update={"models": models}))
+        (check,) = checks_of(looked, "model_layout")
+        assert check.windrow_verdict is fits
+
+
+def test_small_cards_make_no_group(sound: Looked) -> None:
+    """Three cards of 16 GiB: two and one make no 38 GiB, and the third starts no group."""
+    cards = tuple(gpu(index, vram_bytes=16 * GIB) for index in range(3))
+    looked = replace(sound, facts=sound.facts.model_copy(update={"gpus": cards}))
+    (check,) = checks_of(looked, "poc_groups")
+    assert (check.network_verdict, check.windrow_verdict) == (False, False)
+
+
+def test_a_node_without_cards_is_held_to_what_it_is_for(sound: Looked) -> None:
+    node = sound.node.model_copy(update={"gpu": None, "gpu_count": 0})
+    small = {"gpus": (), "cpu_threads": 4, "ram_bytes": 32 * GIB, "disk_bytes": 5 * 10**11}
+    looked = replace(sound, node=node, facts=sound.facts.model_copy(update=small))
+    wrong = {(check.check, check.network) for check in refused(looked)}
+    assert {("cpu_cores", "chutes"), ("cpu_node_memory", "chutes")} <= wrong
+    assert ("storage_size", "gonka") in wrong
+
+
+def test_a_port_that_a_service_answers_at_is_not_missing(sound: Looked) -> None:
+    """Declared ports are free or reachable."""
+    looked = in_measured(busy_ports=(5000,))(sound)
+    assert checks_of(looked, "ports_free")[0].windrow_verdict is True
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "100.64.0.1", "127.0.0.1", "224.0.0.1", "2001::1"])
+def test_an_address_that_is_not_public_is_called_so(sound: Looked, address: str) -> None:
+    node = sound.node.model_copy(update={"public_address": address})
+    looked = replace(sound, node=node)
+    (check,) = checks_of(looked, "public_address")
+    assert check.windrow_verdict is False
+    for check in checks_of(looked, "port_reachable"):
+        assert check.windrow_verdict is None
+        assert "it shows nothing of the internet" in check.reason
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b'{"x": 1}',
+        b'{"machine": {}, "reach": {}}',
+        b'{"machine": {"ports": ["80"]}}',
+        b'{"reach": {"seconds": 1e9}}',
+        b'{"reach": {"key": "00"}}',
+        b"x" * (2 << 20),
+    ],
+)
 def test_a_request_of_another_form_is_refused(data: bytes) -> None:
     with pytest.raises(BadRequest):
         preflight.answer(data)
