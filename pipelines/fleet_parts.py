@@ -54,7 +54,16 @@ def _pods(settings: Settings) -> Callable[[Node], NodeAccess] | None:
             node.name,
             cluster=Cluster.configured(settings.pod_namespace),
             node=node.kubernetes_node or node.name,
-            shape=PodShape(image, gpus=node.gpu_count),
+            shape=PodShape(
+                image,
+                gpus=node.gpu_count,
+                gpu_resource=settings.pod_gpu_resource,
+                runtime_class=settings.pod_runtime_class,
+                cpus=settings.pod_cpus,
+                memory_gib=settings.pod_memory_gib,
+                disk_gib=settings.pod_disk_gib,
+                pull_secret=settings.pod_pull_secret,
+            ),
         )
 
     return open_node

@@ -73,6 +73,27 @@ NETWORK_SETTINGS: Final = (
         "container image of the pods that ask nodes of a cluster; it holds Windrow",
     ),
     Setting("pod_namespace", values.text, "default", "namespace of the cluster they run in"),
+    Setting(
+        "pod_gpu_resource",
+        values.optional(values.extended_resource),
+        "nvidia.com/gpu",
+        "what the device plugin calls GPUs; none where the runtime hands all of them out",
+    ),
+    Setting(
+        "pod_runtime_class",
+        values.optional(values.kubernetes_name),
+        "none",
+        "runtime class of the pods; none is the cluster's own",
+    ),
+    Setting(
+        "pod_pull_secret",
+        values.optional(values.kubernetes_name),
+        "none",
+        "name of the secret that the image is pulled with",
+    ),
+    Setting("pod_cpus", values.whole(1, 1024), "2", "processors a pod asks for and is held to"),
+    Setting("pod_memory_gib", values.whole(1, 8192), "16", "GiB of memory, likewise"),
+    Setting("pod_disk_gib", values.whole(1, 8192), "10", "GiB of its own folder, likewise"),
     # --- chain
     Setting(
         "chain",

@@ -75,6 +75,12 @@ class Settings:
     callback: tuple[str, ...]
     pod_image: str | None
     pod_namespace: str
+    pod_gpu_resource: str | None
+    pod_runtime_class: str | None
+    pod_pull_secret: str | None
+    pod_cpus: int
+    pod_memory_gib: int
+    pod_disk_gib: int
 
     chain: str
     chain_seed: str

@@ -74,6 +74,20 @@ def account(raw: str) -> str:
     return raw
 
 
+def kubernetes_name(raw: str) -> str:
+    """The name of an object of a cluster."""
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", raw):
+        raise ValueError("give a name of a-z, 0-9, '-' and '.', at most 253 of them")
+    return raw
+
+
+def extended_resource(raw: str) -> str:
+    """What a device plugin calls its devices: a domain, '/', and a name."""
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9][\w.-]{0,62}", raw):
+        raise ValueError("give a device plugin's resource such as nvidia.com/gpu, or none")
+    return raw
+
+
 def ss58(raw: str) -> str:
     """An SS58 address of the network's form, by its letters alone."""
     if not re.fullmatch(r"5[1-9A-HJ-NP-Za-km-z]{47}", raw):

@@ -52,7 +52,7 @@ class PodShape:
     gpu_resource: str | None = GPU_RESOURCE
     runtime_class: str | None = None
     cpus: int = 2
-    memory_gib: int = 8
+    memory_gib: int = 16
     disk_gib: int = 10
     pull_secret: str | None = None
     tolerations: tuple[dict[str, str], ...] = ()
@@ -181,7 +181,7 @@ def _waiting(waiting: Any, where: str) -> NodeUnreachable | None:
 def _ended(terminated: Any, where: str) -> NodeUnreachable:
     if terminated.reason == "OOMKilled":
         return PodOutOfMemory(
-            f"{where}: the pod was killed at its memory limit; ask for less, or raise memory_gib"
+            f"{where}: the pod was killed at its memory limit; raise WINDROW_POD_MEMORY_GIB"
         )
     return PodFailed(
         f"{where}: the pod's program ended with {terminated.exit_code} "
