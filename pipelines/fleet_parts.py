@@ -46,8 +46,10 @@ def _pods(settings: Settings) -> Callable[[Node], NodeAccess] | None:
     image = settings.pod_image
 
     def open_node(node: Node) -> NodeAccess:
+        from windrow.resources.fleet.kubernetes_job import PodShape, require_client
+
+        require_client()
         from windrow.resources.fleet.kubernetes_cluster import Cluster
-        from windrow.resources.fleet.kubernetes_job import PodShape
         from windrow.resources.fleet.kubernetes_node import KubernetesNode
 
         return KubernetesNode(

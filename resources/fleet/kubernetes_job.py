@@ -1,8 +1,10 @@
 """The job a node is asked by: its manifest, and what is wrong with its pod."""
 
+import importlib.util
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from windrow import WindrowError
 from windrow.resources.fleet.nodes import NodeTimedOut, NodeUnreachable
 
 CONTAINER: Final = "task"
@@ -16,6 +18,10 @@ GPU_RESOURCE: Final = "nvidia.com/gpu"
 
 _NO_IMAGE: Final = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _CANNOT_START: Final = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+
+
+class KubernetesMissing(WindrowError):
+    """The client of the Kubernetes API is not installed."""
 
 
 class PodUnschedulable(NodeUnreachable):
@@ -69,6 +75,15 @@ class PodShape:
         if self.gpus and self.gpu_resource:
             amounts[self.gpu_resource] = str(self.gpus)
         return amounts
+
+
+def require_client() -> None:
+    """Raises KubernetesMissing."""
+    if importlib.util.find_spec("kubernetes") is None:
+        raise KubernetesMissing(
+            "nodes of a cluster are asked through the kubernetes package, which is not installed "
+            "here: pip install 'windrow[kubernetes]'"
+        )
 
 
 def manifest(name: str, node: str, shape: PodShape, environment: dict[str, str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The fleet's parts as settings want them: pods of a cluster."""
 
+import sys
 from pathlib import Path
 
 import kubernetes
@@ -12,7 +13,7 @@ from windrow.engine.fleet.inventory import Node
 from windrow.pipelines.fleet_parts import fleet_resources
 from windrow.resources.configuration.settings import SettingError, Settings
 from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.fleet.kubernetes_job import PodUnschedulable
+from windrow.resources.fleet.kubernetes_job import KubernetesMissing, PodUnschedulable
 from windrow.resources.storage.object_store import open_bucket
 from windrow.resources.wallet import DevelopmentWallet
 
@@ -88,3 +89,11 @@ def test_a_pod_is_what_the_settings_say(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_no_cluster_takes_is_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(SettingError, match=f"WINDROW_POD_{name.upper()}"):
         fleet(tmp_path, **{name: value})
+
+
+def test_without_the_client_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.raises(KubernetesMissing, match=r"pip install 'windrow\[kubernetes\]'"):
+        fleet(tmp_path).access(NODE)
