@@ -37,7 +37,9 @@ def cap_fraction(distance: float, dimensions: int) -> float:
         raise ValueError(f"no two points of a sphere in {dimensions} dimensions are {distance} off")
     cosine = 1.0 - distance * distance / 2.0
     shape = (dimensions - 1) / 2.0
-    if abs(cosine) < 0.5:  # Near the equator 1 - cosine^2 would lose the cosine's digits.
+    # Near the equator 1 - cosine^2 would lose the cosine's digits; away from it the difference
+    # from a half would lose the share's own.
+    if cosine * cosine * (shape + 2.5) < 1.5:
         half = 0.5 - 0.5 * beta_regularised(cosine * cosine, 0.5, shape)
     else:
         half = 0.5 * beta_regularised((1.0 - cosine) * (1.0 + cosine), shape, 0.5)

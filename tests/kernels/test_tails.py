@@ -42,6 +42,17 @@ def test_caps_of_the_ordinary_sphere() -> None:
         cap_distance(1.1, 3)
 
 
+def test_small_caps_of_many_dimensions_keep_their_digits() -> None:
+    # Distances found with 50 digits.
+    for distance, dimensions, share in (
+        (1.2238198817702695, 900, 1e-14),
+        (1.3636691276374346, 8192, 1e-10),
+        (1.340091551069075, 8192, 1e-20),
+    ):
+        assert cap_fraction(distance, dimensions) == pytest.approx(share, rel=1e-9)
+        assert cap_distance(share, dimensions) == pytest.approx(distance, rel=1e-12)
+
+
 def test_the_beta_function_is_defined_where_it_is() -> None:
     assert beta_regularised(0.3, 1, 1) == pytest.approx(0.3, rel=1e-14)
     with pytest.raises(ValueError, match="not defined"):
