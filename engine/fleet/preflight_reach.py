@@ -7,10 +7,7 @@ Its own word counts for little: the asker looks at what arrived, and at what ans
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import http.client
-import secrets
 import socket
 import time
 import urllib.error
@@ -23,6 +20,7 @@ from pydantic import Field, ValidationError
 
 from windrow.engine.fleet.frames import BadFrame, from_json, to_json
 from windrow.engine.fleet.preflight import BadMeasurement, Port, Strict, Text
+from windrow.engine.fleet.preflight_ports import Ports
 
 MAX_ANSWER: Final = 1 << 16
 MOST_PORTS: Final = 32
@@ -31,9 +29,6 @@ FETCH_SECONDS: Final = 5.0
 FETCHING_SECONDS: Final = 20.0
 PEER_SECONDS: Final = 3.0
 PEER_PORT: Final = 22
-MOST_AT_ONCE: Final = 128
-REST_SECONDS: Final = 3.0
-NONCE_BYTES: Final = 32
 REGISTRY_PORT: Final = 30500
 
 
@@ -89,11 +84,6 @@ def parse(data: bytes, asked: AskedReach) -> Reached:
     return found
 
 
-def digest(key: bytes, transport: str, port: int, nonce: bytes) -> bytes:
-    """32 bytes that show who answers at a port; transport: `tcp` or `udp`."""
-    return hmac.digest(key, f"{transport} {port} ".encode() + nonce, hashlib.sha256)
-
-
 def reach(asked: AskedReach) -> Reached:
     """Fetch, try and answer, all at once, on the node."""
     with ThreadPoolExecutor(4) as pool:
@@ -103,7 +93,8 @@ def reach(asked: AskedReach) -> Reached:
         opened: tuple[int, ...] = ()
         hairpin: bool | None = None
         if asked.ports:
-            opened, hairpin = asyncio.run(_Ports(asked).serve())
+            ports = Ports(asked.ports, bytes.fromhex(asked.key), asked.seconds, asked.address)
+            opened, hairpin = asyncio.run(ports.serve())
         address, status = registry.result()
         return Reached(
             callbacks=callbacks.result(),
@@ -113,105 +104,6 @@ def reach(asked: AskedReach) -> Reached:
             opened=opened,
             hairpin=hairpin,
         )
-
-
-class _Ports:
-    """Listeners that answer a nonce with its digest, and know when everybody was served."""
-
-    def __init__(self, asked: AskedReach) -> None:
-        self._asked = asked
-        self._key = bytes.fromhex(asked.key)
-        self._own = secrets.token_bytes(NONCE_BYTES)
-        self._waiting: set[tuple[str, int]] = set()
-        self._last: float | None = None
-        self._at_once = 0
-
-    async def serve(self) -> tuple[tuple[int, ...], bool | None]:
-        """The ports that could be opened, and whether the node met itself."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._asked.seconds
-        opened: list[int] = []
-        async with contextlib.AsyncExitStack() as stack:
-            for port in self._asked.ports:
-                with contextlib.suppress(OSError):
-                    await self._open(port, stack)
-                    opened.append(port)
-            hairpin = await self._met(opened[0]) if opened and self._asked.address else None
-            while self._waiting and loop.time() < until:
-                if self._last is not None and loop.time() > self._last + REST_SECONDS:
-                    break
-                await asyncio.sleep(0.05)
-            # An answer to a datagram may be lost; whoever lost it asks again at once.
-            await asyncio.sleep(0.3 if opened else 0.0)
-        return tuple(opened), hairpin
-
-    async def _open(self, port: int, stack: contextlib.AsyncExitStack) -> None:
-        loop = asyncio.get_running_loop()
-
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._answer(port, reader, writer)
-
-        server = await asyncio.start_server(answer, "0.0.0.0", port)  # noqa: S104 - to be reached
-        stack.push_async_callback(_closed, server)
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self, port),
-            ("0.0.0.0", port),  # noqa: S104
-        )
-        stack.callback(transport.close)
-        self._waiting |= {("tcp", port), ("udp", port)}
-
-    async def _answer(
-        self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._at_once += 1
-        try:
-            if self._at_once <= MOST_AT_ONCE:
-                async with asyncio.timeout(REST_SECONDS):
-                    nonce = await reader.readexactly(NONCE_BYTES)
-                    writer.write(self.digest("tcp", port, nonce))
-                    await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            return  # whoever sends something else is nobody we wait for
-        finally:
-            self._at_once -= 1
-            writer.close()
-
-    def digest(self, transport: str, port: int, nonce: bytes) -> bytes:
-        """The answer to a nonce; unless it is the node's own, the port is served."""
-        if nonce != self._own:
-            self._waiting.discard((transport, port))
-            self._last = asyncio.get_running_loop().time()
-        return digest(self._key, transport, port, nonce)
-
-    async def _met(self, port: int) -> bool:
-        try:
-            async with asyncio.timeout(REST_SECONDS):
-                reader, writer = await asyncio.open_connection(self._asked.address, port)
-                try:
-                    writer.write(self._own)
-                    found = await reader.readexactly(32)
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            return False
-        return found == digest(self._key, "tcp", port, self._own)
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, ports: _Ports, port: int) -> None:
-        self._ports, self._port = ports, port
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        if len(data) == NONCE_BYTES:
-            self._transport.sendto(self._ports.digest("udp", self._port, data), address)
-
-
-async def _closed(server: asyncio.Server) -> None:
-    # Not wait_closed: it would wait for whoever keeps a connection.
-    server.close()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from windrow.engine.fleet.preflight_looked import Probe
-from windrow.engine.fleet.preflight_reach import MOST_PORTS, NONCE_BYTES, digest
+from windrow.engine.fleet.preflight_ports import NONCE_BYTES, digest, nonce
+from windrow.engine.fleet.preflight_reach import MOST_PORTS
 
 SECONDS: Final = 3.0
 TRY_SECONDS: Final = 1.0
@@ -64,32 +65,32 @@ def probe(
 
 def _tcp(address: str, port: int, key: bytes) -> tuple[bool, bool]:
     """Whether something takes a connection, and whether it is the node."""
-    nonce = secrets.token_bytes(NONCE_BYTES)
+    sent = nonce(key, port)
     try:
         with socket.create_connection((address, port), TRY_SECONDS) as connection:
             with contextlib.suppress(OSError):
-                connection.sendall(nonce)
+                connection.sendall(sent)
                 said, until = b"", time.monotonic() + TRY_SECONDS
                 while len(said) < NONCE_BYTES and time.monotonic() < until:
                     if not (part := connection.recv(NONCE_BYTES)):
                         break
                     said += part
-                return True, secrets.compare_digest(said, digest(key, "tcp", port, nonce))
+                return True, secrets.compare_digest(said, digest(key, "tcp", port, sent))
             return True, False
     except OSError:
         return False, False
 
 
 def _udp(address: str, port: int, key: bytes) -> bool:
-    nonce = secrets.token_bytes(NONCE_BYTES)
+    sent = nonce(key, port)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
             datagrams.settimeout(PAUSE)
             # Only what comes from there is taken.
             datagrams.connect((address, port))
-            datagrams.send(nonce)
+            datagrams.send(sent)
             said = datagrams.recv(NONCE_BYTES + 1)
     except OSError:
         return False
-    return secrets.compare_digest(said, digest(key, "udp", port, nonce))
+    return secrets.compare_digest(said, digest(key, "udp", port, sent))

@@ -43,10 +43,25 @@ def test_the_node_answers_at_its_ports_over_tcp_and_udp() -> None:
 
 
 def test_another_machine_at_the_address_does_not_know_the_key() -> None:
-    """Whoever stands there answers, and not as the node that was asked."""
+    """Whoever stands there takes the connection, and cannot answer as the node that was asked."""
     port = free_port()
     _, found = looked((port,), secrets.token_bytes(32))
     assert found == {port: Probe(tcp=False, udp=False, accepts=True)}
+
+
+def test_a_stranger_is_not_answered_and_not_taken_for_the_asker() -> None:
+    port = free_port()
+    asked = AskedReach(ports=(port,), key=KEY.hex(), seconds=5.0)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(answer, "preflight", challenge(asked))
+        while not accepting("127.0.0.1", [port]):
+            pass
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port), 5) as stranger:
+                stranger.sendall(secrets.token_bytes(32))
+                assert stranger.recv(64) == b""
+        found = probe("127.0.0.1", [port], KEY, seconds=3.0, ended=asking.done)
+    assert found[port] == Probe(tcp=True, udp=True, accepts=True)
 
 
 def test_a_port_that_is_taken_is_reached_and_not_the_nodes() -> None:
