@@ -9,6 +9,7 @@ from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.callback import Callback
 from windrow.resources.fleet.inventory_file import FleetFile
 from windrow.resources.fleet.nodes import NodeAccess
+from windrow.resources.gpu_keepers import keepers
 from windrow.resources.gpu_turns import GpuTurns
 from windrow.resources.gpus import visible_gpus
 from windrow.resources.storage.object_store import ObjectStore
@@ -32,8 +33,8 @@ def fleet_resources(settings: Settings, wallet: Wallet, job_bucket: ObjectStore)
 
 
 def machine_turns(settings: Settings) -> GpuTurns:
-    """Turns on all GPUs of this machine."""
-    return GpuTurns(settings.home / "locks", visible_gpus())
+    """Turns on all GPUs of this machine, where nothing of ours keeps their memory."""
+    return GpuTurns(settings.home / "locks", visible_gpus(), lambda: keepers(settings.home))
 
 
 def _callback(settings: Settings) -> Callback | None:

@@ -53,11 +53,15 @@ class PortTaken(GenerationServerError):
 
 @dataclass(frozen=True)
 class RunningServer:
-    """Which process a server is. started: its creation time; identity: what it was started with."""
+    """Which process a server is. started: its creation time; identity: what it was started with.
+
+    gpus: its CUDA_VISIBLE_DEVICES; None shows it all GPUs.
+    """
 
     pid: int
     started: float
     identity: str
+    gpus: str | None = None
 
 
 class ServerProcess:
@@ -117,10 +121,11 @@ class ServerProcess:
             self._home.mkdir(parents=True, exist_ok=True)
             # 0600: servers write their arguments, keys among them, into their log.
             log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        variables = _environment() | dict(environment)
         try:
             self._child = subprocess.Popen(
                 argv,
-                env=_environment() | dict(environment),
+                env=variables,
                 cwd=self._home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -135,7 +140,7 @@ class ServerProcess:
         finally:
             os.close(log)
         try:
-            self._record(identity)
+            self._record(identity, variables.get("CUDA_VISIBLE_DEVICES"))
             self._wait(ready, seconds)
         except BaseException:
             self.stop()
@@ -200,12 +205,12 @@ class ServerProcess:
                     ) from error
             time.sleep(_POLL_SECONDS)
 
-    def _record(self, identity: str) -> None:
+    def _record(self, identity: str, gpus: str | None) -> None:
         if self._child is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 started = psutil.Process(self._child.pid).create_time()
                 with published(self._state, replace=True) as path:
-                    record = RunningServer(self._child.pid, started, identity)
+                    record = RunningServer(self._child.pid, started, identity, gpus)
                     path.write_text(json.dumps(asdict(record)))
 
     def _recorded(self) -> RunningServer | None:

@@ -62,6 +62,7 @@ class ProofService:
             "host": platform.node(),
             "code": self._code,
             "device": self._device,
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "weights_hash": model.weights_hash if model else None,
             "reloads_in_place": model.reloads_in_place if model else 0,
         }
