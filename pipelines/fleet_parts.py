@@ -16,7 +16,9 @@ from windrow.resources.storage.object_store import ObjectStore
 from windrow.resources.wallet import Wallet
 
 
-def fleet_resources(settings: Settings, wallet: Wallet, job_bucket: ObjectStore) -> dict[str, Any]:
+def fleet_resources(
+    settings: Settings, wallet: Wallet, job_bucket: ObjectStore, answer_bucket: ObjectStore
+) -> dict[str, Any]:
     """Resources by name: who is declared and how each is asked, and where jobs are kept."""
     return {
         "fleet": FleetAccess(
@@ -26,15 +28,26 @@ def fleet_resources(settings: Settings, wallet: Wallet, job_bucket: ObjectStore)
             machine_turns(settings),
             trusted=settings.trusted_node,
             pods=_pods(settings),
+            variables=node_variables(settings),
             callback=_callback(settings),
         ),
         "job_bucket": job_bucket,
+        "answer_bucket": answer_bucket,
     }
 
 
 def machine_turns(settings: Settings) -> GpuTurns:
     """Turns on all GPUs of this machine, where nothing of ours keeps their memory."""
     return GpuTurns(settings.home / "locks", visible_gpus(), lambda: keepers(settings.home))
+
+
+def node_variables(settings: Settings) -> dict[str, str]:
+    """What this machine's process sees of settings as a node, wherever they are written."""
+    known = {
+        "WINDROW_NODE_MODELS": settings.node_models,
+        "WINDROW_BUCKET_ENDPOINT": settings.bucket_endpoint,
+    }
+    return {name: str(value) for name, value in known.items() if value is not None}
 
 
 def _callback(settings: Settings) -> Callback | None:

@@ -69,7 +69,12 @@ def window_resources(settings: Settings) -> dict[str, Any]:
         admission = _admission(settings, chain, wallet, bucket)
     return {
         "settings": settings,
-        **fleet_resources(settings, wallet, open_store(settings, settings.job_bucket)),
+        **fleet_resources(
+            settings,
+            wallet,
+            open_store(settings, settings.job_bucket),
+            open_store(settings, settings.answer_bucket),
+        ),
         "mining_gpus": GpuTurns(settings.home / "locks", mining_gpus(settings)),
         "chain": chain,
         "admission": admission,

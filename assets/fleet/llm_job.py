@@ -30,23 +30,25 @@ def llm_job(
     context: dg.AssetExecutionContext,
     fleet: dg.ResourceParam[FleetAccess],
     job_bucket: dg.ResourceParam[ObjectStore],
+    answer_bucket: dg.ResourceParam[ObjectStore],
     lake: dg.ResourceParam[Lake],
     chain: dg.ResourceParam[Chain],
 ) -> dg.MaterializeResult:
     """Prompts nobody saw before, answered by the node and by a trusted one (compute-horde §5).
 
-    Both buckets of a job are in the job bucket: prompts, and what was answered.
+    Prompts are in the job bucket, and what was answered in the answer bucket. On S3 the node is
+    shown one object of each; in folders all goes over its own line.
     """
     with stage(context, fleet, lake, chain) as step:
         if step.concerns(NETWORK):
             if step.node.models:
-                _run(step, job_bucket)
+                _run(step, job_bucket, answer_bucket)
             else:
                 step.skip(NETWORK, "the node declares no model", "name it under `models`")
     return result(step)
 
 
-def _run(step: Stage, bucket: ObjectStore) -> None:
+def _run(step: Stage, prompts: ObjectStore, answers: ObjectStore) -> None:
     from windrow.engine.fleet.llm_job_plan import Job
     from windrow.resources.fleet.job_buckets import JobBuckets
     from windrow.resources.fleet.job_run import precision, run_job
@@ -67,17 +69,23 @@ def _run(step: Stage, bucket: ObjectStore) -> None:
             max_tokens=work.gpu_tokens if gpus else work.processor_tokens,
             bits=precision(trusted, model, gpus=gpus),
         )
-        run = run_job(JobBuckets(bucket, bucket), job, node, trusted)
+        run = run_job(JobBuckets(prompts, answers), job, node, trusted)
     except TrustedNodeFailed as error:
         step.skip(NETWORK, str(error)[:1000], "mend the trusted node: it must have the model too")
         return
     except TaskFailed as error:
         step.refused(NETWORK, error, network_verdict=False)
         return
-    verdict, receipt = run.verdict, run.upload and run.upload.receipt
-    told = (
-        {"download": receipt.download_seconds, "upload": receipt.upload_seconds} if receipt else {}
-    )
+    verdict = run.verdict
+    replay = {
+        "job": job.job_id,
+        "bits": job.bits,
+        "equal": verdict.equal,
+        "tokens": verdict.tokens,
+    }
+    if run.upload is not None and run.upload.receipt is not None:
+        receipt = run.upload.receipt
+        replay |= {"download": receipt.download_seconds, "upload": receipt.upload_seconds}
     step.checks += verdict.checks
     step.proof(
         seed=job.commitment(),
@@ -86,13 +94,5 @@ def _run(step: Stage, bucket: ObjectStore) -> None:
         seconds=run.seconds,
         passed=verdict.passed,
         digest=verdict.digest,
-        replay=json.dumps(
-            {
-                "job": job.job_id,
-                "bits": job.bits,
-                "equal": verdict.equal,
-                "tokens": verdict.tokens,
-                **told,
-            }
-        ),
+        replay=json.dumps(replay),
     )

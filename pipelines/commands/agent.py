@@ -8,7 +8,7 @@ from rich.console import Console
 
 from windrow import WindrowError
 from windrow.engine.fleet.inventory import NAME
-from windrow.pipelines.fleet_parts import machine_turns
+from windrow.pipelines.fleet_parts import machine_turns, node_variables
 from windrow.resources.configuration import values
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.agent_identity import agent_key, public_half
@@ -52,7 +52,8 @@ def serve(
         )
     settings = Settings.read()
     key = agent_key(settings.home / "agent.key")
-    node = InTurn(LocalNode("this machine"), "this machine", machine_turns(settings))
+    worker = LocalNode("this machine", node_variables(settings))
+    node = InTurn(worker, "this machine", machine_turns(settings))
     app = agent_app(node, hotkey=hotkey, callers=callers or [hotkey], key=key, name=name)
     listening = _listening(host, port)
     port = listening.getsockname()[1]

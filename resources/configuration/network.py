@@ -61,6 +61,12 @@ NETWORK_SETTINGS: Final = (
         "bucket of language-model jobs: a folder, or s3:// with the write key",
     ),
     Setting(
+        "answer_bucket",
+        values.bucket_url,
+        lambda found: str(found["job_bucket"]),
+        "bucket of their answers, of the same kind; both may be one",
+    ),
+    Setting(
         "callback",
         values.several(values.listener, most=4),
         "none",

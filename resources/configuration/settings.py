@@ -72,6 +72,7 @@ class Settings:
     trusted_node: str | None
     node_models: Path | None
     job_bucket: str
+    answer_bucket: str
     callback: tuple[str, ...]
     pod_image: str | None
     pod_namespace: str

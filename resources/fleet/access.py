@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -86,12 +86,14 @@ class FleetAccess:
         work: Work | None = None,
         trusted: str | None = None,
         pods: Callable[[Node], NodeAccess] | None = None,
+        variables: Mapping[str, str] | None = None,
         callback: Callback | None = None,
     ) -> None:
         """home: where locks lie. turns: the GPUs of this machine, for the node that is local.
 
         trusted: the node whose answers are believed; None is this machine. pods: how nodes of the
-        cluster are asked. callback: where nodes show which address they come from.
+        cluster are asked. variables: what this machine's own process sees as a node.
+        callback: where nodes show which address they come from.
         """
         self.file = file
         self.wallet = wallet
@@ -99,6 +101,7 @@ class FleetAccess:
         self.callback = callback
         self._trusted = trusted
         self._pods = pods
+        self._variables = variables
         self._locks = home / "locks"
         self._turns = turns
         self._fleet: tuple[tuple[int, int, int] | None, Fleet] | None = None
@@ -174,7 +177,7 @@ class FleetAccess:
                 from windrow.resources.fleet.nodes import LocalNode
                 from windrow.resources.fleet.turns import InTurn
 
-                return InTurn(LocalNode(node.name), node.name, self._turns)
+                return InTurn(LocalNode(node.name, self._variables), node.name, self._turns)
             case "agent":
                 return self._agent(node)
             case "kubernetes":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+from windrow.engine.fleet.frames import BadFrame
 from windrow.engine.fleet.llm_job import (
     JobVerdict,
     bits,
@@ -10,13 +11,14 @@ from windrow.engine.fleet.llm_job import (
     needs_score,
     score_request,
 )
-from windrow.engine.fleet.llm_job_answers import MAX_ANSWER_BYTES, read_loaded
+from windrow.engine.fleet.llm_job_answers import MAX_ANSWER_BYTES, BadAnswer, read_loaded
 from windrow.engine.fleet.llm_job_plan import Job
 from windrow.engine.fleet.llm_job_requests import LoadRequest
 from windrow.engine.fleet.llm_job_upload import MAX_RECEIPT_BYTES, Upload
 from windrow.resources.fleet.job_buckets import JobBuckets, StoredJob
 from windrow.resources.fleet.job_volumes import JobVolume
 from windrow.resources.fleet.nodes import Answer, NodeAccess, NodeError, TaskFailed
+from windrow.resources.fleet.trusted import TrustedNodeFailed
 
 TASK: Final = "llm_job"
 LOAD_SECONDS: Final = 600.0
@@ -39,11 +41,14 @@ def precision(
 ) -> int:
     """`Job.bits` of a job, as the trusted node's files say; it loads the model for that.
 
-    gpus: whether the node that is asked has any. Raises NodeError, BadFrame and BadAnswer.
+    gpus: whether the node that is asked has any. Raises NodeError and TrustedNodeFailed.
     """
     request = LoadRequest(model).to_json()
     told = trusted.ask(TASK, request, timeout=load_seconds, max_bytes=_SMALL)
-    return bits(read_loaded(told.body, model), gpus)
+    try:
+        return bits(read_loaded(told.body, model), gpus)
+    except (BadFrame, BadAnswer) as error:
+        raise TrustedNodeFailed(f"the trusted node loads {model}, but {error}") from error
 
 
 def run_job(
