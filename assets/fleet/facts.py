@@ -7,14 +7,10 @@ import dagster as dg
 
 from windrow.assets.fleet.findings import result
 from windrow.assets.fleet.inventory import declared
-from windrow.assets.fleet.partitions import nodes
-from windrow.assets.fleet.stage import NoFacts, Stage, stage
+from windrow.assets.fleet.stage import NoFacts, Stage, node_asset, step_of
 from windrow.engine.fleet.drift import drift_checks, drift_of
 from windrow.engine.fleet.fact_formats import short_ref
 from windrow.engine.fleet.facts import MAX_ANSWER, Facts, challenge, facts_json, parse_facts
-from windrow.resources.chain import Chain
-from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.warehouse.lake import Lake
 
 ELSEWHERE_SECONDS = 24 * 3600.0
 ELSEWHERE = """
@@ -23,9 +19,7 @@ WHERE node <> ? AND observed_at > ? AND list_contains(?, uuid) GROUP BY uuid
 """
 
 
-@dg.asset(
-    partitions_def=nodes,
-    group_name="fleet",
+@node_asset(
     deps=["inventory"],
     check_specs=[
         dg.AssetCheckSpec(
@@ -33,18 +27,15 @@ WHERE node <> ? AND observed_at > ? AND list_contains(?, uuid) GROUP BY uuid
         )
     ],
 )
-def facts(
-    context: dg.AssetExecutionContext,
-    fleet: dg.ResourceParam[FleetAccess],
-    lake: dg.ResourceParam[Lake],
-    chain: dg.ResourceParam[Chain],
-) -> dg.MaterializeResult:
+def facts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """Processor, memory, disk, network and GPUs as the machine tells them."""
-    with stage(context, fleet, lake, chain) as step:
+    with step_of(context) as step:
         before = _before(step)
         # Only compute-subnet wants speeds, which take seconds to measure.
         asked = challenge(speeds="compute-subnet" in step.node.networks)
-        answer = step.ask("facts", asked, max_bytes=MAX_ANSWER, seconds=fleet.work.look_seconds)
+        answer = step.ask(
+            "facts", asked, max_bytes=MAX_ANSWER, seconds=step.fleet.work.look_seconds
+        )
         answered_at = time.time()
         found = parse_facts(answer.body)
         offset = found.clock - (answered_at - answer.seconds / 2)

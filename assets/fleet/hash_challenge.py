@@ -6,14 +6,9 @@ from dataclasses import replace
 import dagster as dg
 
 from windrow.assets.fleet.findings import result, verdict_of
-from windrow.assets.fleet.partitions import nodes
-from windrow.assets.fleet.stage import Stage, stage
+from windrow.assets.fleet.stage import Stage, node_asset, step_of
 from windrow.engine.fleet.hash_challenge import MAX_ANSWER, NETWORK, challenge, request, verify
 from windrow.networks.compute_subnet.challenge_stats import RECENT, next_difficulty
-from windrow.resources.chain import Chain
-from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.fleet.nodes import TaskFailed
-from windrow.resources.warehouse.lake import Lake
 
 NEWEST = """
 SELECT size, passed FROM attestations WHERE node = ? AND kind = 'hash_challenge'
@@ -21,25 +16,16 @@ ORDER BY observed_at DESC LIMIT 60
 """
 
 
-@dg.asset(
-    partitions_def=nodes,
-    group_name="fleet",
+@node_asset(
     deps=["attestation"],
     check_specs=[verdict_of("hash_challenge")],
 )
-def hash_challenge(
-    context: dg.AssetExecutionContext,
-    fleet: dg.ResourceParam[FleetAccess],
-    lake: dg.ResourceParam[Lake],
-    chain: dg.ResourceParam[Chain],
-) -> dg.MaterializeResult:
+def hash_challenge(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """A short password found from its salted hash, by the asker's clock (compute-subnet §5)."""
-    with stage(context, fleet, lake, chain) as step:
+    with step_of(context) as step:
         if step.concerns(NETWORK):
-            try:
+            with step.answering(NETWORK, network_verdict=False):
                 _challenge(step)
-            except TaskFailed as error:
-                step.refused(NETWORK, error, network_verdict=False)
     return result(step)
 
 

@@ -4,26 +4,17 @@ from typing import Any
 
 import dagster as dg
 
-from windrow.assets.fleet.partitions import nodes
-from windrow.assets.fleet.stage import Stage, stage
+from windrow.assets.fleet.stage import Stage, node_asset, step_of
 from windrow.engine.fleet.stages import STAGES, concerned
-from windrow.resources.chain import Chain
-from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.warehouse.lake import Lake
 
 
-@dg.asset(partitions_def=nodes, group_name="fleet")
-def inventory(
-    context: dg.AssetExecutionContext,
-    fleet: dg.ResourceParam[FleetAccess],
-    lake: dg.ResourceParam[Lake],
-    chain: dg.ResourceParam[Chain],
-) -> dg.MaterializeResult:
+@node_asset()
+def inventory(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """The declaration of a node, kept as it was; every verification begins here.
 
     Steps that do not concern the node get their row here, and need not be run for it.
     """
-    with stage(context, fleet, lake, chain) as step:
+    with step_of(context) as step:
         row = declared(step, None)
         step.write("nodes", [row])
         for other in sorted(set(STAGES) - set(concerned(STAGES, step.node.networks))):
@@ -34,7 +25,7 @@ def inventory(
             "declaration": dg.MetadataValue.table(
                 [dg.TableRecord({"field": k, "value": v}) for k, v in sorted(shown.items())]
             ),
-            "nodes_declared": len(fleet.fleet().nodes),
+            "nodes_declared": len(step.fleet.fleet().nodes),
         }
     )
 

@@ -6,14 +6,16 @@ A node that is lost ends its own run: the step fails with the reason, which is a
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from windrow import WindrowError
+from windrow.assets.fleet.partitions import nodes
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.facts import Facts, parse_facts
 from windrow.engine.fleet.inventory import Node
@@ -105,12 +107,20 @@ class Stage:
         why = "no GPU here: the processor worked as a pseudo device, on small sizes; shows no card"
         self.checks.append(NodeCheck("device", WINDROW, None, None, reason=why))
 
+    @contextmanager
+    def answering(self, network: str, *, network_verdict: bool | None) -> Iterator[None]:
+        """Asks for an answer; that the node fails to give it is a finding, see `refused`."""
+        try:
+            yield
+        except TaskFailed as error:
+            self.refused(network, error, network_verdict=network_verdict)
+
     def refused(self, network: str, error: TaskFailed, *, network_verdict: bool | None) -> None:
         """What a node that said it cannot do something is worth: nothing shown."""
         if error.reason in LOST:
             raise error
         if error.reason == GPU_BUSY:
-            self.skip(network, str(error), "ask again when nothing is mined on its GPUs")
+            self.skip(network, str(error), "ask again when nothing works on its GPUs")
             return
         self.checks.append(
             NodeCheck(self.name, network, network_verdict, False, reason=str(error)[:1000])
@@ -174,6 +184,21 @@ class Stage:
         fields = {name: value for name, value in vars(check).items() if name != "gpu"}
         mine = {"run_id": self.run_id, "stage": stage, "gpu_uuid": check.gpu}
         return fields | mine
+
+
+node_asset = partial(
+    dg.asset,
+    partitions_def=nodes,
+    group_name="fleet",
+    required_resource_keys={"fleet", "lake", "chain"},
+)
+"""`dagster.asset` with what every step has in common; `step_of` is what its body begins with."""
+
+
+def step_of(context: dg.AssetExecutionContext) -> AbstractContextManager[Stage]:
+    """As `stage`, with the resources of a `node_asset`."""
+    found = context.resources
+    return stage(context, found.fleet, found.lake, found.chain)
 
 
 @contextmanager
