@@ -18,6 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from windrow.resources.secret import Secret
+from windrow.resources.storage.multipart import PARTS_IN_FLIGHT, NewObject, create_in_parts
 from windrow.resources.storage.object_store import Bucket, Content
 from windrow.resources.storage.objects import (
     BucketUnavailable,
@@ -47,7 +48,6 @@ ASK_SECONDS: Final = 10.0
 ASSUMED_RATE: Final = 2 * 1024 * 1024
 # As the network's own client sends them (grail-validation §18.4).
 PART_BYTES: Final = 50 * 1024 * 1024
-PARTS_IN_FLIGHT: Final = 8
 _URL: Final = re.compile(r"s3://([^/]+)/?(.*)")
 
 T = TypeVar("T")
@@ -66,7 +66,8 @@ class S3Bucket(Bucket):
     """An ObjectStore over a bucket of an S3 server. Nothing is asked of it when it is made.
 
     Objects of more than PART_BYTES are sent in parts. Where such a one must not replace another,
-    the bucket is asked first: the servers' own condition is for objects sent in one piece.
+    the bucket is asked before its parts are sent and after them, and the last request carries the
+    servers' own condition, which some of them ignore (``create_in_parts``).
     """
 
     def __init__(
@@ -130,8 +131,10 @@ class S3Bucket(Bucket):
                 self._send(key, sent, create, patience.left)
                 break
             except ObjectExists:
-                # Nobody else's, where an earlier attempt of ours was stored after all.
-                if failure is None or not self._try(lambda: self._holds(key, sent)):
+                # Nobody else's, where an earlier attempt of ours was stored after all; of an object
+                # in parts the last request is one that is attempted several times.
+                first = failure is None and not self._in_parts(sent)
+                if first or not self._try(lambda: self._holds(key, sent)):
                     raise
                 break
             except BucketUnavailable as error:
@@ -143,21 +146,33 @@ class S3Bucket(Bucket):
 
     def _send(self, key: str, sent: _Sent, create: bool, seconds: float) -> None:
         parts = self._in_parts(sent)
-        # A part alone may be sent again; what became of the whole is asked.
-        store = self._connect(timeout=seconds, retries=3 if parts else 0)
         began = time.monotonic()
-        with self._errors("write", key):
-            obstore.put(
-                store,
-                key,
-                sent.content,
-                attributes={SHA256: sent.digest},
-                mode="create" if create and not parts else "overwrite",
-                use_multipart=parts,
-                chunk_size=self._part_bytes,
-                max_concurrency=PARTS_IN_FLIGHT,
-            )
+        if create and parts:
+            self._create_in_parts(key, sent, seconds)
+        else:
+            # A part alone may be sent again; what became of the whole is asked.
+            store = self._connect(timeout=seconds, retries=3 if parts else 0)
+            with self._errors("write", key):
+                obstore.put(
+                    store,
+                    key,
+                    sent.content,
+                    attributes={SHA256: sent.digest},
+                    mode="create" if create else "overwrite",
+                    use_multipart=parts,
+                    chunk_size=self._part_bytes,
+                    max_concurrency=PARTS_IN_FLIGHT,
+                )
         self._rate = max(sent.size, 1) / max(time.monotonic() - began, 1e-3)
+
+    def _create_in_parts(self, key: str, sent: _Sent, seconds: float) -> None:
+        place = f"{self._prefix}/{key}" if self._prefix else key
+        new = NewObject(self.bucket, place, sent.content, {SHA256: sent.digest})
+        try:
+            create_in_parts(self.access, new, self._part_bytes, seconds)
+        except ObjectStoreError as error:
+            where = f"Cannot write {self.name}/{key}"
+            raise type(error)(f"{where}: {self._reason(error)}.") from None
 
     def _holds(self, key: str, sent: _Sent) -> bool:
         """Whether the object is there and is what was sent; asked once."""

@@ -1,19 +1,25 @@
 """A bucket on an S3 server: nothing stored twice, nothing taken for stored that is not."""
 
+import contextlib
 import hashlib
 import itertools
 import os
 import pickle
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.conftest import S3Place
-from tests.support.flaky_proxy import Fault
-from tests.support.radosgw import SECRET
+from tests.support.flaky_proxy import Fault, Kind
+from tests.support.radosgw import KEY_ID, SECRET, make_bucket
+from tests.support.small_s3 import small_s3
 from windrow.resources.secret import Secret
+from windrow.resources.storage import multipart
 from windrow.resources.storage.expiry import expire_windows
 from windrow.resources.storage.object_store import (
     BucketMissing,
@@ -33,6 +39,7 @@ from windrow.resources.storage.s3_access import S3Access, S3AccessMissing
 from windrow.resources.storage.s3_bucket import S3Bucket
 
 KEY = "grail/windows/5Grw-window-60.parquet"
+PART = 5 * 1024 * 1024
 SOME_KINDS = ["busy", "reset", "stored_then_reset", "stored_then_busy"]
 
 
@@ -224,6 +231,124 @@ def test_large_objects_travel_in_parts(s3: S3Place, tmp_path: Path, kind: str | 
     with pytest.raises(ObjectExists):
         bucket.put_file(KEY, tmp_path / "up", create=True)
     assert s3.proxy.count("POST", "?uploads") == 1
+
+
+def overtaken(ours: S3Bucket, theirs: S3Bucket, data: bytes) -> str:
+    """Create an object in parts while another machine does; how that ends, "" if it is stored."""
+
+    class Slower(S3Bucket):
+        def _create_in_parts(self, *arguments: Any) -> None:
+            theirs.put(KEY, data[::-1], create=True)
+            super()._create_in_parts(*arguments)
+
+    slower = Slower(ours.bucket, ours.access, part_bytes=PART)
+    try:
+        slower.put(KEY, data, create=True)
+    except ObjectExists as error:
+        return str(error)
+    return ""
+
+
+def test_an_object_in_parts_never_replaces_one_that_was_faster(s3: S3Place) -> None:
+    data = os.urandom(2 * PART)
+    theirs = s3.direct()
+    assert "already there" in overtaken(s3.open(), theirs, data)
+    assert theirs.get(KEY) == data[::-1]
+    # What was sent of it is gone: nobody pays for it.
+    assert s3.proxy.count("DELETE", "uploadId=") == 1
+    assert s3.proxy.count("POST", "uploadId=") == 0
+
+
+def stored_last(bucket: S3Bucket, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `overtaken`, by a machine that is faster by less than the bucket can be asked in."""
+    asked = multipart._check_absent
+
+    def ask(client: Any, place: Mapping[str, str]) -> None:
+        asked(client, place)
+        bucket.put(KEY, data[::-1], create=True)
+
+    monkeypatch.setattr(multipart, "_check_absent", ask)
+    S3Bucket(bucket.bucket, bucket.access, part_bytes=PART).put(KEY, data, create=True)
+
+
+def test_a_server_with_the_condition_has_one_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = os.urandom(2 * PART)
+    with small_s3("bucket") as server:
+        bucket = S3Bucket("bucket", S3Access(KEY_ID, Secret(SECRET), None, "auto", server.url))
+        with pytest.raises(ObjectExists, match=r"PreconditionFailed"):
+            stored_last(bucket, data, monkeypatch)
+        assert bucket.get(KEY) == data[::-1]
+        assert server.uploads == {}
+
+
+@pytest.mark.parametrize("conditions", ["ignored", "unknown"])
+def test_a_server_without_the_condition_is_asked_and_has_whole_objects(
+    monkeypatch: pytest.MonkeyPatch, conditions: Literal["ignored", "unknown"]
+) -> None:
+    data = os.urandom(2 * PART)
+    with small_s3("bucket") as server:
+        server.conditions = conditions
+        bucket = S3Bucket("bucket", S3Access(KEY_ID, Secret(SECRET), None, "auto", server.url))
+        assert "already there" in overtaken(bucket, bucket, data)
+        bucket.delete(KEY)
+        stored_last(bucket, data, monkeypatch)
+        assert bucket.get(KEY) == data
+
+
+@pytest.mark.live
+def test_the_condition_counts_as_far_as_the_server_has_it(
+    radosgw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, data = make_bucket("conditions", radosgw), os.urandom(2 * PART)
+    client.put_object(Bucket="conditions", Key="known", Body=b"x")
+    place = {"Bucket": "conditions", "Key": "known"}
+    upload = client.create_multipart_upload(**place)["UploadId"]
+    part = client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"y")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    held = False
+    try:
+        client.complete_multipart_upload(
+            **place, UploadId=upload, MultipartUpload=parts, IfNoneMatch="*"
+        )
+    except ClientError:
+        held = True
+    bucket = S3Bucket("conditions", S3Access(KEY_ID, Secret(SECRET), None, "us-east-1", radosgw))
+    with pytest.raises(ObjectExists) if held else contextlib.nullcontext():
+        stored_last(bucket, data, monkeypatch)
+    assert bucket.get(KEY) == (data[::-1] if held else data)
+
+
+def test_parts_that_take_too_long_are_not_put_together(s3: S3Place) -> None:
+    s3.proxy.faults = [Fault("silent", "PUT", "partNumber=2")]
+    bucket = s3.open(part_bytes=PART)
+    with pytest.raises(NotStoredInTime, match="was not stored"):
+        bucket.put(KEY, os.urandom(2 * PART), create=True, within=1.0)
+    assert s3.proxy.count("POST", "uploadId=") == 0
+    assert s3.direct().head(KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "part", "named"),
+    [
+        ("refused", "POST", "?uploads", BucketRefused),
+        ("refused", "PUT", "partNumber=2", BucketRefused),
+        ("refused", "POST", "uploadId=", BucketRefused),
+        ("busy", "PUT", "partNumber=1", NotStoredInTime),
+    ],
+)
+def test_what_a_part_meets_is_named_and_nothing_is_left(
+    s3: S3Place, kind: Kind, method: str, part: str, named: type[ObjectStoreError]
+) -> None:
+    s3.proxy.faults = [Fault(kind, method, part, times=99)]
+    with pytest.raises(named) as raised:
+        s3.open(part_bytes=PART).put(KEY, os.urandom(2 * PART), create=True, within=2.0)
+    shown = "".join(traceback.format_exception(raised.value))
+    assert KEY in shown
+    assert SECRET not in shown
+    assert s3.access().key_id not in shown
+    begun = s3.proxy.count("POST", "?uploads") - (part == "?uploads")
+    assert s3.proxy.count("DELETE", "uploadId=") == begun
+    assert s3.direct().head(KEY) is None
 
 
 def test_a_key_that_is_refused_is_no_reason_to_repeat(s3: S3Place) -> None:

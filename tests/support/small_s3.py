@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -34,12 +34,17 @@ class Held:
 
 @dataclass
 class SmallS3:
-    """Buckets by name, each a mapping from key to object."""
+    """Buckets by name, each a mapping from key to object.
+
+    conditions: what becomes of `If-None-Match` when an upload in parts is completed: Amazon holds
+    to it, Ceph 16 ignores it, other servers may say that they do not know it.
+    """
 
     url: str
     buckets: dict[str, dict[str, Held]] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     upload_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    conditions: Literal["held", "ignored", "unknown"] = "held"
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -167,9 +172,14 @@ class _Handler(BaseHTTPRequestHandler):
             answer = "<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>k</Key>"
             answer += f"<UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
             return 200, {}, answer.encode()
-        parts = state.uploads.pop(query["uploadId"], None)
-        if parts is None:
+        if query["uploadId"] not in state.uploads:
             raise _Refused(404, "NoSuchUpload")
+        if self.headers.get("If-None-Match") == "*":
+            if state.conditions == "unknown":
+                raise _Refused(501, "NotImplemented")
+            if state.conditions == "held" and key in objects:
+                raise _Refused(412, "PreconditionFailed")
+        parts = state.uploads.pop(query["uploadId"])
         data = b"".join(parts[number] for number in sorted(parts))
         etag = f"{hashlib.md5(data).hexdigest()}-{len(parts)}"
         metadata = state.upload_metadata.pop(query["uploadId"])
