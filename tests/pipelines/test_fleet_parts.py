@@ -10,12 +10,10 @@ import yaml
 from tests.support.small_kubernetes import TOKEN, small_kubernetes
 from windrow.engine.fleet import facts
 from windrow.engine.fleet.inventory import Node
-from windrow.pipelines.fleet_parts import fleet_resources
+from windrow.pipelines.build import build
 from windrow.resources.configuration.settings import SettingError, Settings
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.fleet.kubernetes_job import KubernetesMissing, PodUnschedulable
-from windrow.resources.storage.object_store import open_bucket
-from windrow.resources.wallet import DevelopmentWallet
 
 NODE = Node(name="g1", transport="kubernetes", kubernetes_node="worker-3", gpu="l40s", gpu_count=1)
 ASK = {"timeout": 60.0, "max_bytes": 1 << 20}
@@ -26,8 +24,7 @@ def fleet(home: Path, **pod: str) -> FleetAccess:
     settings = Settings.read(
         {"WINDROW_HOME": str(home), "WINDROW_POD_IMAGE": "windrow:1"} | variables
     )
-    wallet = DevelopmentWallet(settings.wallet_uri)
-    found: FleetAccess = fleet_resources(settings, wallet, open_bucket(str(home / "jobs")))["fleet"]
+    found: FleetAccess = (build(settings).resources or {})["fleet"]
     return found
 
 
