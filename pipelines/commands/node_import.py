@@ -12,6 +12,7 @@ from windrow import WindrowError
 from windrow.engine.fleet.inventory import MAX_BYTES, InvalidFleet, parse_fleet, safe_yaml
 from windrow.networks.chutes.add_node import from_add_node, from_ansible
 from windrow.networks.gonka.node_config import from_node_config
+from windrow.networks.gonka.strict_registration import inventory_findings
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.inventory_file import FleetFile
 
@@ -37,7 +38,9 @@ def import_nodes(
     if sum(given is not None for given in (gonka, chutes, ansible)) != 1:
         raise CannotImport("give one of --gonka FILE, --chutes 'add-node …' and --ansible FILE")
     if gonka is not None:
-        found = from_node_config(_read(gonka, json.loads))
+        document = _read(gonka, json.loads)
+        found = from_node_config(document)
+        _tell_findings(out, document)
     elif ansible is not None:
         found = from_ansible(_read(ansible, lambda text: safe_yaml(text, str(ansible))))
     else:
@@ -54,6 +57,14 @@ def import_nodes(
         file.add(node)
     names = ", ".join(str(node["name"]) for node in new)
     out.print(f"{len(new)} nodes are declared in {file.path}: {names}", soft_wrap=True)
+
+
+def _tell_findings(out: Console, document: Sequence[Mapping[str, Any]]) -> None:
+    """What Gonka's own API would take without a word; it is declared all the same."""
+    for node, found in zip(document, inventory_findings(document), strict=True):
+        codes = sorted(found.errors) + [f"{code} (odd)" for code in sorted(found.warnings)]
+        if codes:
+            out.print(f"{node['id']}: {', '.join(codes)}", soft_wrap=True, markup=False)
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:

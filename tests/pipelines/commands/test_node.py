@@ -92,6 +92,7 @@ def test_imports_of_the_three_tools(fleet: FleetFile, tmp_path: Path) -> None:
     (tmp_path / "node-config.json").write_text(json.dumps(config))
     done = windrow("import", "--gonka", "node-config.json", "--agent", f"g1={HOTKEY}:{KEY}:9000")
     assert done.exit_code == 0, done.exception
+    assert "g1: MAX_CONCURRENT_POSITIVE, HARDWARE_MISSING (odd)" in done.output
     chutes = "chutes-miner add-node --name c1 --validator 5V --hourly-cost 2 --gpu-short-ref l40s"
     assert windrow("import", "--chutes", chutes, "--gpu-count", "8").exit_code == 0
     (tmp_path / "hosts.yml").write_text("all: {hosts: {a1: {ansible_host: 192.0.2.1}}}\n")
