@@ -7,42 +7,31 @@ import uuid
 import dagster as dg
 
 from windrow.assets.fleet.findings import result, verdict_of
-from windrow.assets.fleet.partitions import nodes
-from windrow.assets.fleet.stage import Stage, stage
-from windrow.resources.chain import Chain
-from windrow.resources.fleet.access import FleetAccess
+from windrow.assets.fleet.stage import NODE_RESOURCES, Stage, node_asset, step_of
 from windrow.resources.fleet.nodes import TaskFailed
 from windrow.resources.fleet.trusted import TrustedNodeFailed
 from windrow.resources.storage.objects import ObjectStore
-from windrow.resources.warehouse.lake import Lake
 
 NETWORK = "compute-horde"
 
 
-@dg.asset(
-    partitions_def=nodes,
-    group_name="fleet",
+@node_asset(
     deps=["attestation"],
     kinds={"torch", "s3"},
     check_specs=[verdict_of("llm_job")],
+    required_resource_keys=NODE_RESOURCES | {"job_bucket", "answer_bucket"},
 )
-def llm_job(
-    context: dg.AssetExecutionContext,
-    fleet: dg.ResourceParam[FleetAccess],
-    job_bucket: dg.ResourceParam[ObjectStore],
-    answer_bucket: dg.ResourceParam[ObjectStore],
-    lake: dg.ResourceParam[Lake],
-    chain: dg.ResourceParam[Chain],
-) -> dg.MaterializeResult:
+def llm_job(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """Prompts nobody saw before, answered by the node and by a trusted one (compute-horde §5).
 
     Prompts are in the job bucket, and what was answered in the answer bucket. On S3 the node is
     shown one object of each; in folders all goes over its own line.
     """
-    with stage(context, fleet, lake, chain) as step:
+    found = context.resources
+    with step_of(context) as step:
         if step.concerns(NETWORK):
             if step.node.models:
-                _run(step, job_bucket, answer_bucket)
+                _run(step, found.job_bucket, found.answer_bucket)
             else:
                 step.skip(NETWORK, "the node declares no model", "name it under `models`")
     return result(step)

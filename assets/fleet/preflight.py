@@ -5,32 +5,18 @@ import time
 import dagster as dg
 
 from windrow.assets.fleet.findings import result, verdict_of
-from windrow.assets.fleet.partitions import nodes
 from windrow.assets.fleet.preflight_outside import members, outside
-from windrow.assets.fleet.stage import stage
+from windrow.assets.fleet.stage import node_asset, step_of
 from windrow.engine.fleet.preflight import MAX_ANSWER, Asked, challenge, parse
 from windrow.engine.fleet.preflight_looked import Looked
 from windrow.engine.fleet.preflight_rules import preflight_checks
-from windrow.resources.chain import Chain
-from windrow.resources.fleet.access import FleetAccess
-from windrow.resources.warehouse.lake import Lake
 
 
-@dg.asset(
-    partitions_def=nodes,
-    group_name="fleet",
-    deps=["facts"],
-    check_specs=[verdict_of("preflight")],
-)
-def preflight(
-    context: dg.AssetExecutionContext,
-    fleet: dg.ResourceParam[FleetAccess],
-    lake: dg.ResourceParam[Lake],
-    chain: dg.ResourceParam[Chain],
-) -> dg.MaterializeResult:
+@node_asset(deps=["facts"], check_specs=[verdict_of("preflight")])
+def preflight(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """Every rule of the guides that concerns the node (chutes §12, gonka §3 and the others)."""
-    with stage(context, fleet, lake, chain) as step:
-        node = step.node
+    with step_of(context) as step:
+        node, fleet = step.node, step.fleet
         asked = Asked(ports=node.ports, models=tuple(model.name for model in node.models))
         answer = step.ask(
             "preflight", challenge(asked), max_bytes=MAX_ANSWER, seconds=fleet.work.look_seconds
@@ -46,7 +32,9 @@ def preflight(
                 facts=step.facts(),
                 measured=measured,
                 clock_offset=measured.clock - (received - answer.seconds + way_back),
-                members=members(node, chain, node.agent_hotkey or fleet.wallet.hotkey),
+                members=members(
+                    node, context.resources.chain, node.agent_hotkey or fleet.wallet.hotkey
+                ),
                 **outside(step),
             )
         )

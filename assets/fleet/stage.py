@@ -6,7 +6,7 @@ A node that is lost ends its own run: the step fails with the reason, which is a
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,7 +21,6 @@ from windrow.engine.fleet.facts import Facts, parse_facts
 from windrow.engine.fleet.inventory import Node
 from windrow.engine.fleet.stages import NETWORK_OF
 from windrow.networks.grail.windows import window_start
-from windrow.resources.chain import Chain
 from windrow.resources.fleet.access import FleetAccess, Remembered
 from windrow.resources.fleet.nodes import Answer, TaskFailed
 from windrow.resources.fleet.turns import GPU_BUSY
@@ -186,37 +185,33 @@ class Stage:
         return fields | mine
 
 
+NODE_RESOURCES = {"fleet", "lake", "chain"}
+
 node_asset = partial(
     dg.asset,
     partitions_def=nodes,
     group_name="fleet",
-    required_resource_keys={"fleet", "lake", "chain"},
+    required_resource_keys=NODE_RESOURCES,
 )
 """`dagster.asset` with what every step has in common; `step_of` is what its body begins with."""
 
 
-def step_of(context: dg.AssetExecutionContext) -> AbstractContextManager[Stage]:
-    """As `stage`, with the resources of a `node_asset`."""
-    found = context.resources
-    return stage(context, found.fleet, found.lake, found.chain)
-
-
 @contextmanager
-def stage(
-    context: dg.AssetExecutionContext, fleet: FleetAccess, lake: Lake, chain: Chain
-) -> Iterator[Stage]:
+def step_of(context: dg.AssetExecutionContext) -> Iterator[Stage]:
     """The step of this asset and partition; rows are stored however it ends.
 
     What goes wrong becomes the state `failed`; a WindrowError is not retried by itself.
     """
+    found = context.resources
+    fleet: FleetAccess = found.fleet
     with _named():
         step = Stage(
             context.asset_key.path[-1],
             fleet.node(context.partition_key),
             fleet,
-            lake,
+            found.lake,
             context.run.run_id,
-            window_start(chain.block()),
+            window_start(found.chain.block()),
             time.time(),
         )
         try:
