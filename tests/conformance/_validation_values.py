@@ -20,5 +20,13 @@ def tensor(path: Path, key: str | None) -> Tensor | None:
     return None if key is None else load_file(path)[key]
 
 
+def column_integer(value: Any) -> int | None:
+    """A value as a file's integer column holds it: cases also write text, and what is no number."""
+    try:
+        return None if value is None else int(value)
+    except (TypeError, ValueError):
+        return None
+
+
 def _value(document: dict[str, Any]) -> Any:
     return float(document["$float"]) if document.keys() == {"$float"} else document

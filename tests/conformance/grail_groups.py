@@ -21,6 +21,7 @@ from windrow.networks.grail.sampling import (
     selected_miners,
 )
 
+from ._validation_values import column_integer
 from .framework import Case, VectorFile, assert_close, handles, number
 
 
@@ -84,9 +85,7 @@ def check_miners(case: dict[str, Any]) -> None:
 
 
 def check_digest(case: dict[str, Any]) -> None:
-    length = case["rollout"].get("prompt_length")
-    # A file's column holds integers or null; any other value of the reference counts as absent.
-    prompt = length if isinstance(length, int) else None
+    prompt = column_integer(case["rollout"].get("prompt_length"))
     digests = completion_digests(
         pa.array([case["tokens"]], pa.list_(pa.int32())), pa.array([prompt], pa.int32())
     )

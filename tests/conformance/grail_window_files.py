@@ -21,6 +21,7 @@ from windrow.networks.grail.window_file import read_window_file, write_window_fi
 from windrow.networks.grail.window_guards import CorruptWindowFile
 from windrow.networks.grail.window_schema import FLAT_SCHEMA, flat_to_wire
 
+from ._validation_values import column_integer
 from .framework import Case, VectorFile, handles
 
 ROLLOUT_FIELDS = (
@@ -283,10 +284,5 @@ def digests(file: VectorFile) -> Iterator[Case]:
 
 def check_digest(case: dict[str, Any]) -> None:
     tokens = pa.array([case["tokens"]], pa.list_(pa.int32()))
-    try:
-        # The file's column is int32; the cases also write lengths as text.
-        prompt_length = None if case["prompt_length"] is None else int(case["prompt_length"])
-    except ValueError:
-        prompt_length = None
-    lengths = pa.array([prompt_length], pa.int32())
+    lengths = pa.array([column_integer(case["prompt_length"])], pa.int32())
     assert completion_digests(tokens, lengths) == [case["digest"]]
