@@ -44,13 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "vector_check" in metafunc.fixturenames:
-        root = vectors_root(metafunc.config)
-        cases = list(REGISTRY.cases(root))
-        if not cases:
-            raise pytest.UsageError(
-                f"--vectors: {root} holds no file that a handler reads; name the folder that has "
-                "one sub-folder a network"
-            )
+        cases = REGISTRY.collected(vectors_root(metafunc.config))
         metafunc.parametrize("vector_check", [c.check for c in cases], ids=[c.id for c in cases])
 
 

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 NOT_VECTORS = frozenset({"README.md", "SHA256SUMS"})
 
 
@@ -92,6 +94,16 @@ class Registry:
             for name in names:
                 if fnmatchcase(name, registration.pattern):
                     yield from _draw(registration.handler, VectorFile(root, name))
+
+    def collected(self, root: Path) -> list[Case]:
+        """Every case below ``root``; a folder that has none is not the one that was meant."""
+        cases = list(self.cases(root))
+        if not cases:
+            raise pytest.UsageError(
+                f"--vectors: {root} holds no file that a handler reads; name the folder that has "
+                "one sub-folder a network"
+            )
+        return cases
 
     def unhandled(self, root: Path) -> list[str]:
         """Files below ``root`` that no handler reads."""

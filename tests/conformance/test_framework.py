@@ -81,6 +81,22 @@ def test_files_nobody_reads_are_listed(registry: Registry, tmp_path: Path) -> No
     assert registry.unhandled(tmp_path) == ["other/new.json"]
 
 
+def test_folders_that_are_links_are_read(registry: Registry, tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere/squares.json", {"cases": [{"x": 2, "square": 4}]})
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "net").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert outcomes(registry, root) == {"net/squares.json::case-0": True}
+
+
+def test_a_folder_without_vectors_is_refused(registry: Registry, tmp_path: Path) -> None:
+    write(tmp_path / "squares.json", {"cases": [{"x": 2, "square": 4}]})
+    with pytest.raises(pytest.UsageError, match="no file that a handler reads"):
+        registry.collected(tmp_path)
+    write(tmp_path / "net/squares.json", {"cases": [{"x": 2, "square": 4}]})
+    assert len(registry.collected(tmp_path)) == 1
+
+
 def test_a_missing_file_yields_no_case(registry: Registry, tmp_path: Path) -> None:
     assert outcomes(registry, tmp_path) == {}
 
