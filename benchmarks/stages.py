@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.ratio import Ratio
 from tests.engine.scripted import PLAN, ScriptedGenerator, ScriptedProver, loop
-from windrow.engine.spool import Spool
+from windrow.engine.mining.spool import Spool
 
 SECONDS = 0.1
 LIMIT = 1.15

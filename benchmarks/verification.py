@@ -35,7 +35,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from benchmarks.proof import GROUP, VOCABULARY, make_rollouts, plain_sketches, resident
 from benchmarks.ratio import Ratio
 from windrow.engine.proving import ModelProver
-from windrow.engine.verification import ModelVerifier, Question
+from windrow.engine.validation.verification import ModelVerifier, Question
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.prf import open_indices, sketch_coefficients
 from windrow.networks.grail.validation.distribution import check_distribution

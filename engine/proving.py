@@ -14,7 +14,7 @@ from windrow.engine.forward import (
     hidden_states,
     in_sub_batches,
 )
-from windrow.engine.in_flight import InFlight
+from windrow.engine.mining.in_flight import InFlight
 from windrow.engine.ports import Proof, ProofCancelled
 from windrow.kernels.logprobs import chosen_logprobs
 from windrow.kernels.sketch import activation_sketches

@@ -11,7 +11,7 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from windrow.assets.window.partitions import windows
-from windrow.engine.spool import forget_groups
+from windrow.engine.mining.spool import forget_groups
 from windrow.networks.grail.checkpoint import retained_windows
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import parse_window, window_start

@@ -4,7 +4,7 @@ import dagster as dg
 
 from windrow.assets.window.faults import record_faults
 from windrow.assets.window.partitions import windows
-from windrow.engine.spool import DroppedGroup
+from windrow.engine.mining.spool import DroppedGroup
 from windrow.networks.grail.checkpoint import CHECKPOINTS_PREFIX, parse_ready_key
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import validator_target, window_start

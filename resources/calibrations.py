@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from windrow import WindrowError
-from windrow.engine.proof_scores import (
+from windrow.engine.validation.proof_scores import (
     LOGPROB_SCORES,
     SKETCH_SCORES,
     Calibration,
@@ -111,7 +111,7 @@ class Calibrations:
         checkpoint: VerifiedCheckpoint,
         inference: Inference,
     ) -> Limits:
-        from windrow.engine.validation_limits import honest_limits
+        from windrow.engine.validation.limits import honest_limits
         from windrow.resources.generation.transformers_generator import TransformersGenerator
 
         began = time.perf_counter()

@@ -13,7 +13,7 @@ from windrow.resources.proof_pool.client import Placement
 from windrow.resources.proof_pool.pool import PoolProver, ProofPool
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is, not with the definitions
-    from windrow.engine.verification import ModelVerifier
+    from windrow.engine.validation.verification import ModelVerifier
     from windrow.resources.checkpoints.tokenizer import Lexicon
     from windrow.resources.models.loading import LoadedCheckpoint
 
@@ -96,7 +96,7 @@ class Inference:
 
     def verifier(self, checkpoint: VerifiedCheckpoint) -> "ModelVerifier":
         """Measures rollouts with this checkpoint. Raises as `load_checkpoint`."""
-        from windrow.engine.verification import ModelVerifier
+        from windrow.engine.validation.verification import ModelVerifier
 
         loaded = self._load(checkpoint, self._proof_device)
         return ModelVerifier(loaded.model, loaded.eos_token_id)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from windrow.engine.window_report import Progress
+from windrow.engine.mining.report import Progress
 
 LOG_SECONDS = 5.0
 """A line at most this often: every line is a row in Dagster's event log."""

@@ -80,7 +80,7 @@ def test_imports_say_windrow() -> None:
 
 
 def test_the_root_package_is_the_links_target() -> None:
-    spec = importlib.util.find_spec("windrow.engine.loop")
+    spec = importlib.util.find_spec("windrow.engine.mining.loop")
     assert spec is not None
     assert spec.origin is not None
-    assert Path(spec.origin).resolve() == ROOT / "engine" / "loop.py"
+    assert Path(spec.origin).resolve() == ROOT / "engine" / "mining" / "loop.py"

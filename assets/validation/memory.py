@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from windrow.engine.validator_memory import remembered
+from windrow.engine.validation.memory import remembered
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.validation.service import (
     BAN_WINDOWS,

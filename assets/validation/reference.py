@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from windrow.engine.proof_scores import Calibration
-from windrow.engine.validation import MAX_SAMPLED_ROWS
-from windrow.engine.validation_inputs import EVALUATION_SECONDS, ValidationContext
+from windrow.engine.validation.inputs import EVALUATION_SECONDS, ValidationContext
+from windrow.engine.validation.proof_scores import Calibration
+from windrow.engine.validation.validator import MAX_SAMPLED_ROWS
 from windrow.networks.grail.window_file import WindowFile, read_window_file
 from windrow.networks.grail.window_guards import WindowFileError
 from windrow.resources.beacon import Beacon

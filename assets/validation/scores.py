@@ -9,7 +9,7 @@ from windrow.assets.validation.memory import interval_start, remember
 from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_table
-from windrow.engine.validator_memory import copies
+from windrow.engine.validation.memory import copies
 from windrow.networks.grail.validation.copies import CopyReport
 from windrow.networks.grail.validation.service import BAN_WINDOWS, ServiceState
 from windrow.resources.wallet import Wallet

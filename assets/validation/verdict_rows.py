@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from windrow import WindrowError
 from windrow.assets.window.plots import margins_plot
 from windrow.engine.ports import Environment
-from windrow.engine.replay import replay
-from windrow.engine.validation import FileVerdict
-from windrow.engine.validation_inputs import ReplayInputs
-from windrow.engine.validation_refusals import refusals
+from windrow.engine.validation.inputs import ReplayInputs
+from windrow.engine.validation.refusals import refusals
+from windrow.engine.validation.replay import replay
+from windrow.engine.validation.validator import FileVerdict
 from windrow.networks.grail.validation.metrics import MinerMetrics
 from windrow.networks.grail.validation.verdicts import VERDICT_SCHEMA
 from windrow.resources.calibrations import Limits
@@ -23,7 +23,7 @@ from windrow.resources.miners import FoundUpload
 from windrow.resources.warehouse.schema import DATASETS
 
 if TYPE_CHECKING:
-    from windrow.engine.verification import ModelVerifier
+    from windrow.engine.validation.verification import ModelVerifier
 
 METRICS = tuple(MinerMetrics.__dataclass_fields__)
 

@@ -13,8 +13,8 @@ from windrow.assets.validation.memory import remember
 from windrow.assets.validation.reference import opened_file, validation_context
 from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
 from windrow.assets.window.partitions import windows
-from windrow.engine.spool import DroppedGroup
-from windrow.engine.validation import FileVerdict, validate_file
+from windrow.engine.mining.spool import DroppedGroup
+from windrow.engine.validation.validator import FileVerdict, validate_file
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.validation.uploads import UploadState
 from windrow.resources.beacon import BeaconSource

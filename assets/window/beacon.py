@@ -7,7 +7,7 @@ import dagster as dg
 from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_row
-from windrow.engine.spool import DroppedGroup
+from windrow.engine.mining.spool import DroppedGroup
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.resources.admission import Admission
 from windrow.resources.beacon import BeaconSource

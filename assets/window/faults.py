@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from windrow import WindrowError
-from windrow.engine.spool import DroppedGroup
+from windrow.engine.mining.spool import DroppedGroup
 from windrow.resources.chain import Chain
 from windrow.resources.warehouse.lake import Lake
 from windrow.resources.warehouse.schema import DATASETS

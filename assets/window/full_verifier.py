@@ -6,7 +6,7 @@ import dagster as dg
 import pyarrow.compute as pc
 
 from windrow.assets.validation.reference import seconds_for_all, validation_context
-from windrow.engine.validation import validate_file
+from windrow.engine.validation.validator import validate_file
 from windrow.networks.grail.window_file import WindowFile
 from windrow.resources.beacon import Beacon
 from windrow.resources.calibrations import Calibrations

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from windrow.engine.packaging import Origin
+from windrow.engine.mining.packaging import Origin
 from windrow.networks.grail.seeds import problem_seed
 from windrow.networks.grail.submission_checks import SubmissionContext, check_submission
 from windrow.networks.grail.window_schema import IrregularText

@@ -10,11 +10,11 @@ from windrow.assets.window import stream_rows
 from windrow.assets.window.faults import faults_kept
 from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_checkpoint, stored_row, stored_table
-from windrow.engine.loop import WindowLoop
+from windrow.engine.mining.loop import WindowLoop
+from windrow.engine.mining.plan import WindowPlan
+from windrow.engine.mining.reprove import prove_again
+from windrow.engine.mining.spool import Spool, identity_of
 from windrow.engine.ports import Prover
-from windrow.engine.reprove import prove_again
-from windrow.engine.spool import Spool, identity_of
-from windrow.engine.window_plan import WindowPlan
 from windrow.networks.grail.budget import TimeBudget
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.resources.chain import Chain, WindowClock

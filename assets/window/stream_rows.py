@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from windrow import WindrowError
 from windrow.assets.window.plots import rewards_plot, stages_plot
-from windrow.engine.loop import WindowLoop
-from windrow.engine.packaging import token_hashes
+from windrow.engine.mining.loop import WindowLoop
+from windrow.engine.mining.packaging import token_hashes
+from windrow.engine.mining.report import Report
+from windrow.engine.mining.spool import GROUP_SCHEMA, Spool, list_array
 from windrow.engine.ports import Proof
-from windrow.engine.spool import GROUP_SCHEMA, Spool, list_array
-from windrow.engine.window_report import Report
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 from windrow.resources.inference import Sampler
 from windrow.resources.proof_pool.client import Placement

@@ -19,8 +19,8 @@ from windrow.assets.window.stored import (
     stored_table,
     window_file_path,
 )
-from windrow.engine.packaging import Origin, package
-from windrow.engine.spool import DroppedGroup
+from windrow.engine.mining.packaging import Origin, package
+from windrow.engine.mining.spool import DroppedGroup
 from windrow.networks.grail.submission_checks import check_file_size
 from windrow.networks.grail.window_file import read_window_file, write_window_file
 from windrow.networks.grail.window_guards import WindowFileError

@@ -6,7 +6,7 @@ import dagster as dg
 
 from windrow import WindrowError
 from windrow.assets.window.faults import WHOLE_WINDOW, record_faults
-from windrow.engine.spool import DroppedGroup
+from windrow.engine.mining.spool import DroppedGroup
 from windrow.resources.tracking.metrics import WindowMetrics
 from windrow.resources.tracking.tracker import NoTracker, Tracker
 from windrow.resources.warehouse.lake import Lake

@@ -10,7 +10,7 @@ from windrow.assets.window.partitions import windows
 from windrow.assets.window.stored import stored_row, window_file_path
 from windrow.assets.window.submission_rows import sha256_of
 from windrow.assets.window.tracking import track
-from windrow.engine.spool import DroppedGroup
+from windrow.engine.mining.spool import DroppedGroup
 from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.resources.chain import Chain, ChainSilent, require_same_block

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.soundness.world import BLOCK_HASH, GROUPS, WINDOW, Rollouts, World, wallet
-from windrow.engine.packaging import Origin, package
+from windrow.engine.mining.packaging import Origin, package
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP, WINDOW_BLOCKS
 from windrow.networks.grail.tokens import token_hash
 from windrow.networks.grail.window_file import WindowFile, WindowHeader

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from benchmarks.soundness.claims import ROWS, Claims
 from benchmarks.soundness.provers import Oracle
 from benchmarks.soundness.world import World
-from windrow.engine.measures import RolloutMeasure
-from windrow.engine.proof_scores import Calibration, Expected, ProofScores, proof_scores
-from windrow.engine.validation import validate_file
+from windrow.engine.validation.measures import RolloutMeasure
+from windrow.engine.validation.proof_scores import Calibration, Expected, ProofScores, proof_scores
+from windrow.engine.validation.validator import validate_file
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from benchmarks.soundness.world import Rollouts, World
-from windrow.engine.measures import Measured, Question, RolloutMeasure
-from windrow.engine.verification import ModelVerifier
+from windrow.engine.validation.measures import Measured, Question, RolloutMeasure
+from windrow.engine.validation.verification import ModelVerifier
 from windrow.kernels.logprobs import chosen_logprobs
 from windrow.kernels.sketch import activation_sketches
 from windrow.networks.grail.checkpoint import GenerationPolicy

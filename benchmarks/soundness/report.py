@@ -13,8 +13,8 @@ from benchmarks.soundness.markdown import percent, table
 from benchmarks.soundness.report_forged import HEADLINE, forged, limits_of_one, toploc
 from benchmarks.soundness.statistics import upper_bound
 from benchmarks.soundness.study import CALIBRATED, DEFAULT, FIRST_MINER, Study
-from windrow.engine.calibration import MARGIN
-from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES
+from windrow.engine.validation.calibration import MARGIN
+from windrow.engine.validation.proof_scores import LOGPROB_SCORES, SKETCH_SCORES
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 
 TARGET = 1e-3
@@ -116,11 +116,11 @@ def _method(study: Study) -> Iterator[str]:
     )
     yield (
         f"Calibrated limits are {MARGIN:.0f} times the largest honest score of 64 rollouts that "
-        "are not judged here, within bounds (`engine/calibration.py`). `sketch_drift` is the "
-        "relative change of one activation that the least explicable sketch takes, `logit_drift` "
+        "are not judged here, within bounds (`engine/validation/calibration.py`). `sketch_drift` "
+        "is the relative change of one activation that the least explicable sketch takes, `logit_drift` "
         "the change of logits, in nats, that the least explicable log-prob takes: both follow from "
-        "the verifier's own pass (`engine/proof_scores.py`). The other scores add up or average "
-        "what single tokens show."
+        "the verifier's own pass (`engine/validation/proof_scores.py`). The other scores add up or "
+        "average what single tokens show."
     )
     yield ""
     groups = study.rollouts // ROLLOUTS_PER_GROUP

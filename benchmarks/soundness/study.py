@@ -21,8 +21,8 @@ from benchmarks.soundness.judging import Judged, all_in_file, judge, scores_of, 
 from benchmarks.soundness.provers import Oracle
 from benchmarks.soundness.toploc_side import Comparison
 from benchmarks.soundness.world import World
-from windrow.engine.measures import RolloutMeasure
-from windrow.engine.proof_scores import (
+from windrow.engine.validation.measures import RolloutMeasure
+from windrow.engine.validation.proof_scores import (
     CONSERVATIVE,
     LOGPROB_SCORES,
     SKETCH_SCORES,

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from windrow.engine.calibration import calibrate
 from windrow.engine.ports import Environment
-from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES, Calibration
-from windrow.engine.validation_inputs import ValidationContext
+from windrow.engine.validation.calibration import calibrate
+from windrow.engine.validation.inputs import ValidationContext
+from windrow.engine.validation.proof_scores import LOGPROB_SCORES, SKETCH_SCORES, Calibration
 from windrow.environments.sandbox import Sandbox
 from windrow.environments.sources import ShippedTasks
 from windrow.environments.tasks import Task

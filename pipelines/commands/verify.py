@@ -17,7 +17,7 @@ from windrow.assets.validation.reference import (
     seconds_for_all,
     validation_context,
 )
-from windrow.engine.validation import FileVerdict, validate_file
+from windrow.engine.validation.validator import FileVerdict, validate_file
 from windrow.networks.grail.bucket import WINDOWS_PREFIX, parse_window_file_key
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.validation.detection import GroupFaults, chance_of_refusal

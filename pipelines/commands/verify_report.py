@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.text import Text
 
-from windrow.engine.validation import FileVerdict
+from windrow.engine.validation.validator import FileVerdict
 from windrow.networks.grail.constants import BLOCK_SECONDS, WINDOW_BLOCKS
 from windrow.networks.grail.validation.service import BAN_WINDOWS
 from windrow.pipelines.commands.printing import cell, plain

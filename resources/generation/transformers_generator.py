@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from windrow.engine.in_flight import InFlight
+from windrow.engine.mining.in_flight import InFlight
 from windrow.engine.ports import Completion, GenerationCancelled
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.resources.generation.prompt import check_prompt

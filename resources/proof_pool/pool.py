@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow import WindrowError
-from windrow.engine.in_flight import InFlight
+from windrow.engine.mining.in_flight import InFlight
 from windrow.engine.ports import Proof
 from windrow.resources.checkpoints.files import VerifiedCheckpoint
 from windrow.resources.proof_pool.client import Limits, Placement, RemoteWorker

@@ -20,8 +20,8 @@ from benchmarks.soundness.provers import (
 )
 from benchmarks.soundness.statistics import lower_bound, upper_bound
 from benchmarks.soundness.world import World, with_eager_attention
-from windrow.engine.calibration import calibrate
-from windrow.engine.proof_scores import CONSERVATIVE
+from windrow.engine.validation.calibration import calibrate
+from windrow.engine.validation.proof_scores import CONSERVATIVE
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 
 LIMITS = CONSERVATIVE["float32"]

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from windrow.engine.ports import Environment
-from windrow.engine.validation import FileVerdict, validate_file
-from windrow.engine.validation_inputs import ValidationContext
-from windrow.engine.verification import ModelVerifier
+from windrow.engine.validation.inputs import ValidationContext
+from windrow.engine.validation.validator import FileVerdict, validate_file
+from windrow.engine.validation.verification import ModelVerifier
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.seeds import problem_seed
 from windrow.networks.grail.tokens import context_length, vocab_size

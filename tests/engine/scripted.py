@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from windrow.engine.in_flight import InFlight
-from windrow.engine.loop import WindowLoop
+from windrow.engine.mining.in_flight import InFlight
+from windrow.engine.mining.loop import WindowLoop
+from windrow.engine.mining.plan import WindowPlan
+from windrow.engine.mining.report import Progress
+from windrow.engine.mining.spool import Spool
 from windrow.engine.ports import Completion, GenerationCancelled, Proof, ProofCancelled
-from windrow.engine.spool import Spool
-from windrow.engine.window_plan import WindowPlan
-from windrow.engine.window_report import Progress
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
 from windrow.networks.grail.budget import TimeBudget

@@ -21,11 +21,11 @@ from tests.engine.scripted import (
     loop,
 )
 from windrow import WindrowError
-from windrow.engine.loop import MAX_DROPS_IN_A_ROW, WindowAborted
+from windrow.engine.mining.loop import MAX_DROPS_IN_A_ROW, WindowAborted
+from windrow.engine.mining.plan import request_seed
+from windrow.engine.mining.report import Progress
+from windrow.engine.mining.spool import Spool, SpoolError, identity_of
 from windrow.engine.ports import Completion
-from windrow.engine.spool import Spool, SpoolError, identity_of
-from windrow.engine.window_plan import request_seed
-from windrow.engine.window_report import Progress
 from windrow.networks.grail.budget import TimeBudget
 
 

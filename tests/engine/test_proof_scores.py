@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.support.tiny_qwen2 import random_sequences, tiny_qwen2
-from windrow.engine.calibration import LEAST, CalibrationError, calibrate
-from windrow.engine.proof_scores import (
+from windrow.engine.validation.calibration import LEAST, CalibrationError, calibrate
+from windrow.engine.validation.proof_scores import (
     CONSERVATIVE,
     FAR_NATS,
     Expected,

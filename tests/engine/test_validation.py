@@ -15,15 +15,15 @@ from transformers import AutoModelForCausalLM
 
 from tests.conformance._verdict_environments import RecordedSat, group_prompts, tokenizer_of
 from windrow.engine.forward import ForwardOutOfMemory
-from windrow.engine.replay import ReplayMismatch, replay
-from windrow.engine.validation import FileVerdict, validate_file
-from windrow.engine.validation_inputs import (
+from windrow.engine.validation.inputs import (
     MalformedReplayInputs,
     ReplayInputs,
     ValidationContext,
 )
-from windrow.engine.validation_refusals import refusals
-from windrow.engine.verification import Measured, ModelVerifier
+from windrow.engine.validation.refusals import refusals
+from windrow.engine.validation.replay import ReplayMismatch, replay
+from windrow.engine.validation.validator import FileVerdict, validate_file
+from windrow.engine.validation.verification import Measured, ModelVerifier
 from windrow.environments.errors import EnvironmentUnavailable
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task

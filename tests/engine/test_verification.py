@@ -8,7 +8,7 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from tests.support.tiny_qwen2 import random_sequences, tiny_qwen2
 from windrow.engine.forward import InvalidSequence
-from windrow.engine.verification import ModelVerifier, Question
+from windrow.engine.validation.verification import ModelVerifier, Question
 from windrow.kernels.logprobs import CPU_BLOCK
 from windrow.kernels.sketch import activation_sketches, sketch_margins
 from windrow.networks.grail.checkpoint import GenerationPolicy

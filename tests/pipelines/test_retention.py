@@ -11,7 +11,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from tests.support.lake_rows import rows_of
 from windrow.assets.window.partitions import windows
-from windrow.engine.spool import Spool
+from windrow.engine.mining.spool import Spool
 from windrow.networks.grail.bucket import WINDOWS_PREFIX, window_file_key
 from windrow.networks.grail.windows import window_start
 from windrow.pipelines.build import build

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.lake_rows import rows_of
 from windrow.assets.window.faults import record_faults
-from windrow.engine.spool import DroppedGroup
+from windrow.engine.mining.spool import DroppedGroup
 from windrow.networks.grail.checkpoint import ready_key
 from windrow.pipelines.build import build
 from windrow.pipelines.sensors import MISSED_ROWS, new_checkpoint, open_window

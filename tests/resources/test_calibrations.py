@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
-from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES, calibration_for
+from windrow.engine.validation.proof_scores import LOGPROB_SCORES, SKETCH_SCORES, calibration_for
 from windrow.environments.sandbox import Sandbox
 from windrow.environments.sources import ShippedTasks
 from windrow.resources.calibrations import (

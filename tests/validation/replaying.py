@@ -8,8 +8,8 @@ import sys
 
 import pyarrow as pa
 
-from windrow.engine.replay import replay
-from windrow.engine.validation_inputs import ReplayInputs
+from windrow.engine.validation.inputs import ReplayInputs
+from windrow.engine.validation.replay import replay
 from windrow.networks.grail.bucket import window_file_key
 from windrow.pipelines.live import window_resources
 from windrow.resources.configuration.settings import Settings

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from tests.support.tiny_checkpoint import make_tiny_checkpoint
-from windrow.engine.group import Group, group_batch
-from windrow.engine.loop import request_seed
-from windrow.engine.packaging import Origin, package, token_hashes
+from windrow.engine.mining.group import Group, group_batch
+from windrow.engine.mining.loop import request_seed
+from windrow.engine.mining.packaging import Origin, package, token_hashes
 from windrow.engine.ports import Completion
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task

@@ -14,11 +14,11 @@ import pytest
 
 from tests.validation.replaying import exact
 from tests.validation.subnet import HONEST, HOSTILE, WINDOW, Subnet, miner
-from windrow.engine.packaging import token_hashes
-from windrow.engine.proof_scores import LOGPROB_SCORES, SKETCH_SCORES
-from windrow.engine.replay import ReplayMismatch, replay
-from windrow.engine.validation import FileVerdict
-from windrow.engine.validation_inputs import ReplayInputs
+from windrow.engine.mining.packaging import token_hashes
+from windrow.engine.validation.inputs import ReplayInputs
+from windrow.engine.validation.proof_scores import LOGPROB_SCORES, SKETCH_SCORES
+from windrow.engine.validation.replay import ReplayMismatch, replay
+from windrow.engine.validation.validator import FileVerdict
 from windrow.networks.grail.commit import commit_binding
 from windrow.networks.grail.commitments import commitments_hash
 from windrow.networks.grail.constants import LAYER_INDEX

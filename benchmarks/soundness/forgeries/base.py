@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.soundness.claims import Claims
 from benchmarks.soundness.provers import Oracle, as_proofs
 from benchmarks.soundness.world import GROUPS, Rollouts, World
-from windrow.engine.measures import RolloutMeasure
+from windrow.engine.validation.measures import RolloutMeasure
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP
 
 

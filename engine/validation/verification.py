@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from windrow.engine.drawing import Drawing
 from windrow.engine.forward import (
     CausalModel,
     InvalidSequence,
@@ -21,8 +20,9 @@ from windrow.engine.forward import (
     in_sub_batches,
     last_hidden_states,
 )
-from windrow.engine.measures import ForwardSetting, Measured, Question, RolloutMeasure
 from windrow.engine.proving import CPU_BATCH
+from windrow.engine.validation.drawing import Drawing
+from windrow.engine.validation.measures import ForwardSetting, Measured, Question, RolloutMeasure
 from windrow.kernels.distribution import chosen_scores, eos_probability
 from windrow.kernels.linear import linear
 from windrow.kernels.sketch import activation_sketches, sketch_margins

@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from windrow import WindrowError
-from windrow.engine.measures import Question, RolloutMeasure
-from windrow.engine.proof_scores import (
+from windrow.engine.validation.measures import Question, RolloutMeasure
+from windrow.engine.validation.proof_scores import (
     CONSERVATIVE,
     Calibration,
     Expected,
     ProofScores,
     proof_scores,
 )
-from windrow.engine.verification import ModelVerifier
+from windrow.engine.validation.verification import ModelVerifier
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.prf import sketch_coefficients
 

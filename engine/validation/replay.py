@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from windrow import WindrowError
 from windrow.engine.ports import Environment
-from windrow.engine.validation import FileVerdict, validate_file
-from windrow.engine.validation_inputs import ReplayInputs, package_versions
+from windrow.engine.validation.inputs import ReplayInputs, package_versions
+from windrow.engine.validation.validator import FileVerdict, validate_file
 from windrow.networks.grail.window_file import Source, WindowFile
 
 if TYPE_CHECKING:  # torch is imported where a model is used
-    from windrow.engine.verification import ModelVerifier
+    from windrow.engine.validation.verification import ModelVerifier
 
 
 class ReplayMismatch(WindrowError):

@@ -9,17 +9,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.engine.claims import Claim
-from windrow.engine.modelless_verdicts import MODELLESS
-from windrow.engine.proof_scores import Calibration
-from windrow.engine.proof_verdicts import (
+from windrow.engine.validation.claims import Claim
+from windrow.engine.validation.inputs import ValidationContext
+from windrow.engine.validation.modelless_verdicts import MODELLESS
+from windrow.engine.validation.proof_scores import Calibration
+from windrow.engine.validation.proof_verdicts import (
     Agreement,
     ModelSays,
     Unmeasured,
     check_claimed_logprobs,
     check_proof,
 )
-from windrow.engine.validation_inputs import ValidationContext
 from windrow.environments.evaluation import Evaluation
 from windrow.networks.grail.validation.distribution import check_distribution
 from windrow.networks.grail.validation.drawing import check_nucleus

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windrow.engine.claims import Claim
-from windrow.engine.model_answers import Answers
-from windrow.engine.proof_verdicts import ModelSays
-from windrow.engine.validation_inputs import ValidationContext
+from windrow.engine.validation.claims import Claim
+from windrow.engine.validation.inputs import ValidationContext
+from windrow.engine.validation.model_answers import Answers
+from windrow.engine.validation.proof_verdicts import ModelSays
 from windrow.networks.grail.columns import RolloutColumns
 from windrow.networks.grail.rollout_checks import check_proof_fields
 from windrow.networks.grail.submission_checks import SubmissionContext, check_identity

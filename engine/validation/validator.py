@@ -11,27 +11,27 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from windrow.engine.claims import Claim, claims_of
-from windrow.engine.file_verdicts import (
+from windrow.engine.ports import Environment
+from windrow.engine.validation.claims import Claim, claims_of
+from windrow.engine.validation.file_verdicts import (
     file_results,
     group_results,
     repeat_results,
     strict_verdicts,
     structure_verdicts,
 )
-from windrow.engine.group_tasks import Evaluated, GroupTasks
-from windrow.engine.model_answers import Answers, Measure, ask_model
-from windrow.engine.ports import Environment
-from windrow.engine.proof_scores import Calibration, calibration_for
-from windrow.engine.rollout_verdicts import (
+from windrow.engine.validation.group_tasks import Evaluated, GroupTasks
+from windrow.engine.validation.inputs import ReplayInputs, ValidationContext, package_versions
+from windrow.engine.validation.model_answers import Answers, Measure, ask_model
+from windrow.engine.validation.proof_scores import Calibration, calibration_for
+from windrow.engine.validation.refusals import refusals
+from windrow.engine.validation.rollout_verdicts import (
     BudgetSpent,
     Findings,
     Refused,
     admission,
     check_rollout,
 )
-from windrow.engine.validation_inputs import ReplayInputs, ValidationContext, package_versions
-from windrow.engine.validation_refusals import refusals
 from windrow.networks.grail.columns import RolloutColumns, in_one_piece, rows_at
 from windrow.networks.grail.commitments import CommitmentsError
 from windrow.networks.grail.file_checks import file_violations, network_reason

@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from windrow.engine.claims import Claim
-from windrow.engine.proof_verdicts import canonical_randomness, challenged
-from windrow.engine.validation_inputs import ValidationContext
+from windrow.engine.validation.claims import Claim
+from windrow.engine.validation.inputs import ValidationContext
+from windrow.engine.validation.proof_verdicts import canonical_randomness, challenged
 from windrow.networks.grail.validation.logprobs import check_logprobs
 from windrow.networks.grail.validation.termination import check_termination
 from windrow.networks.grail.validation.verdicts import CheckResult, result

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from windrow.engine.forward import CausalModel
-from windrow.engine.measures import Question
+from windrow.engine.validation.measures import Question
 from windrow.kernels.distribution import sampler_scores
 from windrow.kernels.linear import linear
 from windrow.kernels.nucleus import clearly_better, draw_logprobs

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow import WindrowError
-from windrow.engine.claims import Claim
-from windrow.engine.measures import Measured, Question, RolloutMeasure
-from windrow.engine.proof_verdicts import ModelSays, Unmeasured
-from windrow.engine.rollout_verdicts import Refused
-from windrow.engine.validation_inputs import ValidationContext
+from windrow.engine.validation.claims import Claim
+from windrow.engine.validation.inputs import ValidationContext
+from windrow.engine.validation.measures import Measured, Question, RolloutMeasure
+from windrow.engine.validation.proof_verdicts import ModelSays, Unmeasured
+from windrow.engine.validation.rollout_verdicts import Refused
 from windrow.networks.grail.checkpoint import GenerationPolicy
 from windrow.networks.grail.constants import MAX_COMPLETION_TOKENS
 from windrow.networks.grail.prf import MalformedRandomness, sketch_coefficients

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from windrow.engine.mining.spool import GROUP_SCHEMA, list_array
 from windrow.engine.ports import Completion, Proof
-from windrow.engine.spool import GROUP_SCHEMA, list_array
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
 from windrow.networks.grail.advantages import group_advantages

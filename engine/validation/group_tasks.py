@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow import WindrowError
-from windrow.engine.claims import Claim
 from windrow.engine.ports import Environment
-from windrow.engine.rollout_verdicts import BudgetSpent, Refused
-from windrow.engine.validation_inputs import ValidationContext
+from windrow.engine.validation.claims import Claim
+from windrow.engine.validation.inputs import ValidationContext
+from windrow.engine.validation.rollout_verdicts import BudgetSpent, Refused
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.tasks import Task
 from windrow.networks.grail.constants import MAX_COMPLETION_TOKENS

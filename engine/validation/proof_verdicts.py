@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.engine.claims import Claim
-from windrow.engine.proof_scores import (
+from windrow.engine.validation.claims import Claim
+from windrow.engine.validation.inputs import ValidationContext
+from windrow.engine.validation.proof_scores import (
     LOGPROB_SCORES,
     SKETCH_SCORES,
     Calibration,
     Expected,
     proof_scores,
 )
-from windrow.engine.validation_inputs import ValidationContext
 from windrow.networks.grail.prf import MalformedRandomness, normalise_hex, open_indices
 from windrow.networks.grail.validation.logprobs import check_logprobs
 from windrow.networks.grail.validation.sketches import check_sketches

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from windrow import WindrowError
-from windrow.engine.measures import ForwardSetting
-from windrow.engine.proof_scores import Calibration
+from windrow.engine.validation.measures import ForwardSetting
+from windrow.engine.validation.proof_scores import Calibration
 from windrow.networks.grail.checkpoint import GenerationPolicy
 
 PACKAGES: Final = ("windrow", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "sympy")

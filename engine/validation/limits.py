@@ -7,9 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.engine.calibration import calibrate
 from windrow.engine.ports import Environment, Generator
-from windrow.engine.proof_scores import Calibration
+from windrow.engine.validation.calibration import calibrate
+from windrow.engine.validation.proof_scores import Calibration
 from windrow.networks.grail.checkpoint import GenerationPolicy
 
 TASKS: Final = 4

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from windrow.engine.spool import DroppedGroup
+from windrow.engine.mining.spool import DroppedGroup
 
 STAGES = ("generation", "reward", "proof")
 

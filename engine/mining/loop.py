@@ -14,7 +14,11 @@ from typing import Final, TypeVar
 import numpy as np
 
 from windrow import WindrowError
-from windrow.engine.group import Group, completion_problem, group_batch, proof_problem
+from windrow.engine.mining.group import Group, completion_problem, group_batch, proof_problem
+from windrow.engine.mining.plan import Clock, WindowPlan, request_seed
+from windrow.engine.mining.report import Progress, Report
+from windrow.engine.mining.spool import DroppedGroup, Spool
+from windrow.engine.mining.stages import Stages, Task
 from windrow.engine.ports import (
     Completion,
     Environment,
@@ -24,10 +28,6 @@ from windrow.engine.ports import (
     ProofCancelled,
     Prover,
 )
-from windrow.engine.spool import DroppedGroup, Spool
-from windrow.engine.stages import Stages, Task
-from windrow.engine.window_plan import Clock, WindowPlan, request_seed
-from windrow.engine.window_report import Progress, Report
 from windrow.environments.evaluation import Evaluation
 from windrow.networks.grail.budget import FIRST_UPLOAD_BLOCKS, MAX_GROUP_SECONDS, TimeBudget
 from windrow.networks.grail.constants import ROLLOUTS_PER_GROUP, WINDOW_BLOCKS
