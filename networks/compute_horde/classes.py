@@ -62,8 +62,8 @@ def network_weights(text: str) -> dict[str, float]:
 
 
 def network_limits(text: str) -> dict[str, int]:
-    """Executors of a class that count per miner; negative ones are left out as well."""
-    return {name: limit for name, limit in _values(text, int).items() if limit >= 0}
+    """Executors of a class that count per miner; a negative number is not read either."""
+    return _values(text, _limit)
 
 
 def strict_weights(text: str) -> dict[str, float]:
@@ -72,6 +72,13 @@ def strict_weights(text: str) -> dict[str, float]:
     return {
         name: weight for name, weight in weights.items() if math.isfinite(weight) and weight >= 0
     }
+
+
+def _limit(text: str) -> int:
+    limit = int(text)
+    if limit < 0:
+        raise ValueError(f"{limit} executors cannot be allowed")
+    return limit
 
 
 def _values(text: str, read: Callable[[str], Number]) -> dict[str, Number]:

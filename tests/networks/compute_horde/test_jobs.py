@@ -10,7 +10,12 @@ from bittensor_core import Keypair
 
 from windrow.networks.compute_horde import hash_jobs, llm_samples, logins, requests, volumes
 from windrow.networks.compute_horde import messages as wire
-from windrow.networks.compute_horde.classes import CLASSES, network_weights, strict_weights
+from windrow.networks.compute_horde.classes import (
+    CLASSES,
+    network_limits,
+    network_weights,
+    strict_weights,
+)
 from windrow.networks.compute_horde.job_flow import (
     OUT_OF_ORDER,
     Arrival,
@@ -257,3 +262,9 @@ def test_hash_jobs_too_large_or_broken_are_not_tried() -> None:
             hash_jobs.solve([stage])
     with pytest.raises(hash_jobs.UnsolvableJob, match="encrypted"):
         hash_jobs.solve([hash_jobs.Stage("xx", "1410", 1, 0)], "first")
+
+
+def test_a_pair_that_cannot_be_read_leaves_the_one_before_it() -> None:
+    text = "always_on.test=3,always_on.test=-1,always_on.test=x,always_on.cpu.8c.16gb=-2"
+    assert network_limits(text) == {"always_on.test": 3}
+    assert network_weights(text) == {"always_on.test": -1.0, "always_on.cpu.8c.16gb": -2.0}
