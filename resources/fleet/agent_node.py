@@ -1,8 +1,11 @@
 """A node asked through its agent: signed there, signed back, bounded in time and size."""
 
 import contextlib
+import socket
+import threading
 import time
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import httpx
 
@@ -39,7 +42,13 @@ class AgentNode:
         self._wallet = wallet
         # trust_env: a proxy of this machine's environment is nobody the node was asked through.
         # verify: there is no TLS, the answers are signed; reading the system's CAs takes 25 ms.
-        self._client = httpx.Client(trust_env=False, follow_redirects=False, verify=False)  # noqa: S501
+        self._client = httpx.Client(
+            trust_env=False,
+            follow_redirects=False,
+            verify=False,  # noqa: S501
+            # A connection a question, so that it can be cut when the question's time is over.
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
 
     def ask(self, task: str, request: bytes, *, timeout: float, max_bytes: int) -> Answer:
         """See NodeAccess. Raises ForgedAnswer for an answer the agent's key did not sign."""
@@ -55,19 +64,29 @@ class AgentNode:
         )
         began = time.monotonic()
         where = f"node {self.name} at {task}"
+        late = f"{where} did not answer within {timeout:.0f} s"
+        cut = _Cut()
         try:
-            with self._client.stream(
-                "POST",
-                self._url + path,
-                content=request,
-                headers=dict(made.headers),
-                timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
-            ) as response:
-                body = self._body(response, where, began + timeout, max_bytes)
+            with (
+                cut.after(timeout),
+                self._client.stream(
+                    "POST",
+                    self._url + path,
+                    content=request,
+                    headers=dict(made.headers),
+                    timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
+                    extensions={"trace": cut.watch},
+                ) as response,
+            ):
+                body = self._body(response, where, max_bytes)
                 seconds = time.monotonic() - began
+            if cut.made.is_set():
+                raise NodeTimedOut(late)
         except httpx.TimeoutException as error:
-            raise NodeTimedOut(f"{where} did not answer within {timeout:.0f} s") from error
+            raise NodeTimedOut(late) from error
         except httpx.HTTPError as error:
+            if cut.made.is_set():
+                raise NodeTimedOut(late) from error
             raise NodeUnreachable(
                 f"{where} cannot be reached ({type(error).__name__}). Is `windrow agent` running "
                 f"there, and is {self._url} open to this machine?"
@@ -90,17 +109,47 @@ class AgentNode:
         self._client.close()
 
     @staticmethod
-    def _body(response: httpx.Response, where: str, deadline: float, max_bytes: int) -> bytes:
+    def _body(response: httpx.Response, where: str, max_bytes: int) -> bytes:
         # As it comes over the wire: a few compressed bytes could stand for gigabytes.
         parts, size = [], 0
         for part in response.iter_raw():
             size += len(part)
             if size > max_bytes:
                 raise NodeAnswerTooLarge(f"{where} answers with more than {max_bytes} bytes")
-            if time.monotonic() > deadline:
-                raise NodeTimedOut(f"{where} answers too slowly")
             parts.append(part)
         return b"".join(parts)
+
+
+class _Cut:
+    """Ends a connection when its time is over, however little the other side sends at a time."""
+
+    def __init__(self) -> None:
+        self.made = threading.Event()
+        self._link: socket.socket | None = None
+
+    @contextlib.contextmanager
+    def after(self, seconds: float) -> Iterator[None]:
+        """Cut after so long, unless it is over by then."""
+        timer = threading.Timer(seconds, self._now)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def watch(self, event: str, info: dict[str, Any]) -> None:
+        """What httpx tells of a connection in the making."""
+        if event == "connection.connect_tcp.complete":
+            self._link = info["return_value"].get_extra_info("socket")
+            if self.made.is_set():
+                self._now()
+
+    def _now(self) -> None:
+        self.made.set()
+        if self._link is not None:
+            with contextlib.suppress(OSError):
+                self._link.shutdown(socket.SHUT_RDWR)
 
 
 def _refusal(body: bytes) -> tuple[str, str]:

@@ -200,6 +200,50 @@ def test_an_answer_may_be_too_large_or_too_late(
         asking(agent, key).ask("preflight", b"", timeout=0.2, max_bytes=10)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nX-A: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+def test_who_answers_a_byte_at_a_time_is_cut_off(head: bytes, key: Ed25519PrivateKey) -> None:
+    """Every byte comes in time, the answer never."""
+    ended = threading.Event()
+
+    def trickle(listening: socket.socket) -> None:
+        link, _ = listening.accept()
+        with link:
+            link.recv(1 << 16)
+            link.sendall(head)
+            while not ended.wait(0.05):
+                try:
+                    link.sendall(b"a")
+                except OSError:
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=trickle, args=(listening,))
+        thread.start()
+        node = AgentNode(
+            "n",
+            host="127.0.0.1",
+            port=listening.getsockname()[1],
+            hotkey=OPERATOR.hotkey,
+            key=public_half(key),
+            wallet=OPERATOR,
+        )
+        limit = threading.Timer(5.0, ended.set)
+        limit.start()
+        with pytest.raises(nodes.NodeTimedOut):
+            node.ask("preflight", b"", timeout=0.3, max_bytes=1 << 20)
+        assert not ended.is_set()
+        limit.cancel()
+        ended.set()
+        thread.join()
+
+
 def test_a_node_does_one_thing_at_a_time(agent: Served, key: Ed25519PrivateKey, echo: Echo) -> None:
     echo.seconds = 1.0
     first = threading.Thread(target=asking(agent, key).ask, args=("preflight", b""), kwargs=ASK)
