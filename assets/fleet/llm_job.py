@@ -47,8 +47,8 @@ def _run(step: Stage, prompts: ObjectStore, answers: ObjectStore) -> None:
     if not gpus:
         step.note_processor()
     model = step.node.models[0].name.replace("/", "--")
-    node, trusted = step.fleet.access(step.node), step.fleet.trusted(step.node)
     try:
+        node, trusted = step.fleet.access(step.node), step.fleet.trusted(step.node)
         job = Job(
             job_id=str(uuid.uuid4()),
             node=step.node.name,

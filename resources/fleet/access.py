@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from windrow.engine.fleet.facts import Facts
 from windrow.engine.fleet.inventory import Fleet, Node
 from windrow.resources.fleet.callback import Callback
 from windrow.resources.fleet.inventory_file import FleetFile
-from windrow.resources.fleet.nodes import NodeAccess
+from windrow.resources.fleet.nodes import NodeAccess, NodeBusy
 from windrow.resources.fleet.trusted import Trusted, TrustedNodeFailed
 from windrow.resources.gpu_turns import GpuTurns
 from windrow.resources.locks import file_lock
@@ -24,10 +25,6 @@ NODE_WAITS: Final = 120.0
 
 class NoPods(WindrowError):
     """Nodes of a cluster cannot be asked."""
-
-
-class NodeBusy(WindrowError):
-    """Another run asks the same node, and went on longer than one could wait."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,8 @@ class FleetAccess:
             raise TrustedNodeFailed(
                 f"{other_than.name} is the trusted node itself; trust another one to verify it"
             )
-        return Trusted(self.access(self.node(self._trusted)))
+        node = self.node(self._trusted)
+        return Trusted(self.access(node), partial(self.alone, node.name))
 
     @contextlib.contextmanager
     def alone(self, name: str, wait: float = NODE_WAITS) -> Iterator[None]:

@@ -71,6 +71,10 @@ class TaskFailed(NodeError):
         self.reason = reason
 
 
+class NodeBusy(WindrowError):
+    """Another run asks the same node, and went on longer than one could wait."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """body: as the task made it. seconds: by the asker's clock, the way there and back included."""

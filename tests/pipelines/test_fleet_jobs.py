@@ -2,7 +2,10 @@
 
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +17,13 @@ import torch
 from tests.conftest import S3Place
 from tests.support.fleet import SMALL, FleetHome, Machine, served, told
 from tests.support.radosgw import KEY_ID, SECRET
-from windrow.engine.fleet import tasks
+from windrow.engine.fleet import facts, tasks
 from windrow.engine.fleet.llm_job_answers import pack_answers
 from windrow.engine.fleet.llm_job_model import MODELS_FOLDER, LocalModel
 from windrow.engine.fleet.llm_job_objects import BUCKET_ENDPOINT
 from windrow.engine.fleet.llm_job_requests import Request, read_request
 from windrow.resources.fleet.access import Work
+from windrow.resources.fleet.trusted import TrustedNodeFailed
 
 DEMO = Path(__file__).parents[2] / "pipelines" / "demo" / "checkpoint"
 WORK = Work(
@@ -42,14 +46,14 @@ def verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setenv(MODELS_FOLDER, str(tmp_path / "models"))
     with ExitStack() as stack:
 
-        def run(machine: Machine, **variables: str) -> FleetHome:
+        def run(machine: Machine, trusted: Machine | None = None, **variables: str) -> FleetHome:
             home = FleetHome.make(
                 tmp_path / "home", WORK, WINDROW_TRUSTED_NODE="trusted", **variables
             )
             stack.callback(home.fleet.close)
             ports = {
                 name: stack.enter_context(served(home.agent(asked)))
-                for name, asked in (("n", machine), ("trusted", Machine()))
+                for name, asked in (("n", machine), ("trusted", trusted or Machine()))
             }
             home.declare(ports, ["compute-horde"], models=[{"name": "demo"}])
             assert home.verify("n", STEPS)
@@ -185,3 +189,38 @@ def test_without_the_trusted_nodes_model_nothing_is_said(verified: Run, tmp_path
     assert "llm_job" not in machine.asked
     (row,) = [row for row in home.checks() if row["check"] == "llm_job"]
     assert (row["windrow_verdict"], "trusted node" in row["reason"]) == (None, True)
+
+
+def test_the_trusted_node_itself_is_skipped_and_says_why(verified: Run) -> None:
+    home = verified(Machine())
+    assert home.verify("trusted", STEPS)
+    (row,) = [row for row in home.checks("trusted") if row["check"] == "llm_job"]
+    assert (row["windrow_verdict"], row["network_verdict"]) == (None, None)
+    assert "trusted is the trusted node itself" in row["reason"]
+
+
+def test_runs_take_turns_at_the_trusted_node(verified: Run) -> None:
+    """Its agent does one task at a time and refuses the other, which is no verdict on anyone."""
+    asked = threading.Event()
+
+    def slow(request: bytes) -> bytes:
+        asked.set()
+        time.sleep(0.5)
+        return tasks.answer("facts", request)
+
+    home = verified(Machine(), trusted=Machine({"preflight": slow}))
+    node, request = home.fleet.node("n"), facts.challenge()
+    options = {"timeout": 20.0, "max_bytes": facts.MAX_ANSWER}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(home.fleet.trusted(node).ask, "preflight", request, **options)
+        assert asked.wait(5)
+        with home.fleet.alone("trusted"):  # as a step of its own verification takes it
+            assert first.done()
+        assert first.result().body
+        with home.fleet.alone("trusted"):
+            waiting = pool.submit(home.fleet.trusted(node).ask, "facts", request, **options)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.5)
+        assert waiting.result().body
+        with home.fleet.alone("trusted"), pytest.raises(TrustedNodeFailed, match="another run"):
+            home.fleet.trusted(node).ask("facts", request, timeout=0.2, max_bytes=facts.MAX_ANSWER)
