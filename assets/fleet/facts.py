@@ -10,7 +10,14 @@ from windrow.assets.fleet.inventory import declared
 from windrow.assets.fleet.stage import NoFacts, Stage, node_asset, step_of
 from windrow.engine.fleet.drift import drift_checks, drift_of
 from windrow.engine.fleet.fact_formats import short_ref
-from windrow.engine.fleet.facts import MAX_ANSWER, Facts, challenge, facts_json, parse_facts
+from windrow.engine.fleet.facts import (
+    MAX_ANSWER,
+    BadFacts,
+    Facts,
+    challenge,
+    facts_json,
+    parse_facts,
+)
 
 ELSEWHERE_SECONDS = 24 * 3600.0
 ELSEWHERE = """
@@ -64,7 +71,7 @@ def facts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
 def _before(step: Stage) -> Facts | None:
     try:
         return step.facts()
-    except NoFacts:
+    except (NoFacts, BadFacts):  # those of an older Windrow may be of another form
         return None
 
 

@@ -25,6 +25,11 @@ _SPEED_BYTES: Final = 64 << 20
 
 Text = Annotated[str, Field(max_length=256)]
 Count = Annotated[int, Field(ge=0, le=2**50)]
+Few = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Memory = Annotated[int, Field(ge=0, le=2**41)]
+Uuid = Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z-]{1,60}$")]
+Driver = Annotated[str, Field(pattern=r"^[0-9]{1,4}([.][0-9A-Za-z.-]{0,40})?$")]
+Version = Annotated[str, Field(pattern=r"^[0-9]{1,4}[.][0-9]{1,4}$")]
 Measure = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
@@ -43,21 +48,21 @@ class GpuFacts(_Facts):
     """
 
     index: Annotated[int, Field(ge=0, le=255)]
-    uuid: Text
+    uuid: Uuid
     name: Text
-    vram_bytes: Count
-    vram_used_bytes: Count
-    processors: Count | None = None
+    vram_bytes: Memory
+    vram_used_bytes: Memory
+    processors: Few | None = None
     clock_mhz: Measure | None = None
     memory_clock_mhz: Measure | None = None
     power_limit_watts: Measure | None = None
     temperature: Measure | None = None
     ecc: bool | None = None
     mig: bool | None = None
-    pcie_generation: Count | None = None
-    pcie_width: Count | None = None
+    pcie_generation: Few | None = None
+    pcie_width: Few | None = None
     throttle: Annotated[tuple[Text, ...], Field(max_length=32, strict=False)] = ()
-    processes: Count = 0
+    processes: Few = 0
 
 
 class Interface(_Facts):
@@ -83,8 +88,8 @@ class Facts(_Facts):
     hostname: Text
     system: Text
     cpu_model: Text
-    cpu_cores: Count
-    cpu_threads: Count
+    cpu_cores: Few
+    cpu_threads: Few
     cpu_mhz: Measure
     ram_bytes: Count
     ram_available_bytes: Count
@@ -97,8 +102,8 @@ class Facts(_Facts):
     container: Text | None
     docker: bool
     interfaces: Annotated[tuple[Interface, ...], Field(max_length=256, strict=False)]
-    driver: Text | None
-    cuda: Text | None
+    driver: Driver | None
+    cuda: Version | None
     gpus: Annotated[tuple[GpuFacts, ...], Field(max_length=64, strict=False)]
     speeds: Speeds | None = None
 

@@ -67,7 +67,7 @@ def read_benchmark(data: bytes) -> tuple[tuple[str, ...], Benchmark | None]:
     if (
         type(count) is not int
         or not isinstance(names, list)
-        or not all(isinstance(name, str) and len(name) <= 128 for name in names)
+        or not all(isinstance(name, str) and _plain(name) for name in names)
         or not 0 <= count == len(names) <= MAX_GPUS
     ):
         raise BadProofOutput(f"the script counts {str(count)[:40]} GPUs and does not name as many")
@@ -166,6 +166,11 @@ def network_verdict(
     elif credited is None:
         reason = f"{sum(right)} of {gpus} opened cells are right; {gpus_needed(gpus)} are needed"
     return Verdict(credited, needed, reason)
+
+
+def _plain(name: str) -> bool:
+    """Whether it can be a card's name, and be written to a row: half a surrogate pair cannot."""
+    return len(name) <= 128 and name.isprintable()
 
 
 def _text(data: bytes) -> str:

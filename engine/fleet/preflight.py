@@ -4,9 +4,10 @@
 judges, `preflight_rules` holds their numbers against each network's rules.
 """
 
+import ipaddress
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from windrow import WindrowError
 from windrow.engine.fleet.frames import BadFrame, from_json, to_json
@@ -19,6 +20,14 @@ Text = Annotated[str, Field(max_length=512)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Bytes = Annotated[int, Field(ge=0, le=2**60)]
 Count = Annotated[int, Field(ge=0, le=2**50)]
+
+
+def _a_route(text: str) -> str:
+    ipaddress.IPv4Network(text.partition(" ")[0], strict=False)
+    return text
+
+
+Route = Annotated[Text, AfterValidator(_a_route)]
 
 
 class BadMeasurement(WindrowError):
@@ -88,7 +97,7 @@ class Measured(Strict):
     xid_errors: Count | None
     ip_forward: bool | None
     clock_synchronised: bool | None
-    routes: Annotated[tuple[Text, ...], Field(max_length=MOST, strict=False)]
+    routes: Annotated[tuple[Route, ...], Field(max_length=MOST, strict=False)]
     listening: Annotated[tuple[tuple[Text, Port], ...], Field(max_length=MOST, strict=False)]
     busy_ports: Annotated[tuple[Port, ...], Field(max_length=MOST, strict=False)]
     seconds: Annotated[float, Field(ge=0, le=3600)]

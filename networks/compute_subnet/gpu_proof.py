@@ -126,9 +126,13 @@ def parse_benchmark(output: str) -> Benchmark:
             f"the benchmark printed {output[:80]!r}; six numbers were expected: GPUs, memory, and "
             "size and time in half and in single precision"
         ) from None
-    if not (found.time16 > 0 and found.time32 > 0 and math.isfinite(found.tflops32)):
-        raise BadProofOutput("the benchmark printed a time that is not above 0")
-    return found
+    try:
+        if found.time16 > 0 and found.time32 > 0 and math.isfinite(found.tflops32):
+            _ = found.tflops16
+            return found
+    except OverflowError:
+        raise BadProofOutput("the benchmark printed a size beyond any number") from None
+    raise BadProofOutput("the benchmark printed a time that is not above 0")
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def parse_proof(output: str) -> ProofOutput:
             [(int(gpu), str(root)) for gpu, root in found["Root hashes"]],
             [(int(gpu), dict(timing)) for gpu, timing in found["Timings"]],
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadProofOutput("root hashes and timings must be lists of pairs") from None
 
 

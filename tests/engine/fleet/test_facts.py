@@ -18,6 +18,8 @@ from windrow.engine.fleet.fact_formats import (
 from windrow.networks.chutes.gpus import device_problem
 from windrow.networks.compute_subnet.machines import fits
 
+GPU = {"index": 0, "uuid": "GPU-1", "name": "x", "vram_bytes": 1, "vram_used_bytes": 0}
+
 
 @pytest.fixture(scope="module")
 def answer() -> bytes:
@@ -57,6 +59,14 @@ def test_facts_are_of_this_machine(answer: bytes) -> None:
         {"surprise": 1},
         {"clock": None},
         {"gpus": {"0": 1}},
+        {"cpu_cores": 2**31},
+        {"driver": "R580"},
+        {"driver": "580²"},
+        {"cuda": "²"},
+        {"gpus": [GPU | {"uuid": "cpu"}]},
+        {"gpus": [GPU | {"uuid": "GPU-1\n"}]},
+        {"gpus": [GPU | {"vram_bytes": 2**50}]},
+        {"gpus": [GPU | {"processes": 2**40}]},
     ],
 )
 def test_facts_of_another_form_are_refused(answer: bytes, change: dict[str, Any]) -> None:

@@ -104,6 +104,9 @@ def test_what_the_benchmark_may_say() -> None:
         b'{"num_gpus": 2, "gpu_names": ["one"]}\n2 17 1 1 1 1',
         b'{"num_gpus": 99999, "gpu_names": []}',
         b'{"num_gpus": 1, "gpu_names": ["x"]}\n1 17 1 nan 1 0',
+        b'{"num_gpus": 1, "gpu_names": ["\\ud800"]}\n1 17 1 1 1 1',
+        b'{"num_gpus": 1, "gpu_names": ["x"]}\n1 17 ' + b"9" * 400 + b" 1 1 1",
+        b'{"num_gpus": 1, "gpu_names": ["x"]}\n1 17 1 1 ' + b"9" * 400 + b" 1",
         bytes(1 << 17),
     ],
 )
@@ -136,7 +139,7 @@ def test_hostile_times_are_named(change: dict[str, object]) -> None:
         read_compute(printed.encode(), JOB)
 
 
-@pytest.mark.parametrize("roots", ['[[1, "00"]]', '[[0, "00"], [0, "00"]]'])
+@pytest.mark.parametrize("roots", ['[[1, "00"]]', '[[0, "00"], [0, "00"]]', '[[Infinity, "00"]]'])
 def test_roots_of_others_are_not_taken(roots: str) -> None:
     printed = f'Root hashes: {roots}\nTimings: [[0, {{"n": 8, "multiplication_time": 1}}]]\n'
     with pytest.raises(BadProofOutput):

@@ -355,7 +355,15 @@ def test_a_request_of_another_form_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"clock": -1}, {"listening": [80]}, {"listening": 5}, {"snap_mount": []}, {"x": 1}]
+    "change",
+    [
+        {"clock": -1},
+        {"listening": [80]},
+        {"listening": 5},
+        {"snap_mount": []},
+        {"routes": ["everywhere wg0"]},
+        {"x": 1},
+    ],
 )
 def test_measurements_of_another_form_are_refused(
     measured: preflight.Measured, change: dict[str, Any]
