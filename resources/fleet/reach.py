@@ -86,7 +86,7 @@ def _udp(address: str, port: int, key: bytes) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
-            datagrams.settimeout(PAUSE)
+            datagrams.settimeout(TRY_SECONDS)
             # Only what comes from there is taken.
             datagrams.connect((address, port))
             datagrams.send(sent)

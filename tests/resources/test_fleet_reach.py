@@ -4,6 +4,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,7 @@ from tests.support.fleet import served
 from windrow.engine.fleet import preflight_reach
 from windrow.engine.fleet.preflight import BadMeasurement
 from windrow.engine.fleet.preflight_looked import Probe
+from windrow.engine.fleet.preflight_ports import digest
 from windrow.engine.fleet.preflight_reach import AskedReach, Reached, challenge, parse
 from windrow.engine.fleet.tasks import answer
 from windrow.resources.fleet.reach import accepting, probe
@@ -90,6 +92,24 @@ def test_who_says_nothing_does_not_hold_the_asker_up() -> None:
         thread.join()
         taken[0].close()
     assert found[port].tcp is False
+
+
+def test_a_node_on_the_other_side_of_the_world_is_waited_for() -> None:
+    """A datagram takes a third of a second there and back."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.bind(("127.0.0.1", 0))
+        port = far.getsockname()[1]
+
+        def late() -> None:
+            sent, address = far.recvfrom(64)
+            time.sleep(0.35)
+            far.sendto(digest(KEY, "udp", port, sent), address)
+
+        thread = threading.Thread(target=late)
+        thread.start()
+        found = probe("127.0.0.1", [port], KEY, seconds=0.0, ended=lambda: True)
+        thread.join()
+    assert found[port].udp is True
 
 
 def test_open_ports_are_told_from_closed_ones() -> None:
