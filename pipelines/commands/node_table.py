@@ -22,7 +22,7 @@ WITH newest AS (
 SELECT node, stage, "check", network, network_verdict, windrow_verdict, reason, remedy
 FROM newest
 WHERE windrow_verdict IS FALSE OR network_verdict IS FALSE
-ORDER BY windrow_verdict NULLS LAST, observed_at, "check"
+ORDER BY windrow_verdict NULLS LAST, observed_at, "check", network
 """
 PROOFS = frozenset({"attestation", "hash_challenge", "gemm_proof", "proof_of_compute", "llm_job"})
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import dagster as dg
 
 NETWORKS = ("compute-subnet", "gonka")
-START_SECONDS = 60.0
 HONEST, CHEAT = "agent", "cheat"
 
 
