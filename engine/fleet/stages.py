@@ -39,6 +39,7 @@ LOST_SECONDS: Final = 1800.0
 """A step that began so long ago and never ended has died with its run."""
 RETRY_SECONDS: Final = 300.0
 MOST_RETRY_SECONDS: Final = VERIFIED_SECONDS
+_MOST_DOUBLINGS: Final = 10
 
 
 def concerned(stages: Sequence[str], networks: Collection[str]) -> tuple[str, ...]:
@@ -169,7 +170,8 @@ def due(
         case "under way":
             return None
         case "failed" | "lost":
-            wait = min(RETRY_SECONDS * 2 ** max(node.failures - 1, 0), MOST_RETRY_SECONDS)
+            doublings = min(max(node.failures - 1, 0), _MOST_DOUBLINGS)
+            wait = min(RETRY_SECONDS * 2**doublings, MOST_RETRY_SECONDS)
             if now - node.since < wait:
                 return None
             return Due(f"again after {node.reason}", f"{node.since:.0f}", node.remaining)

@@ -4,6 +4,7 @@ from windrow.engine.fleet.stages import (
     LOOK,
     LOOK_SECONDS,
     LOST_SECONDS,
+    MOST_RETRY_SECONDS,
     RESUME_SECONDS,
     RETRY_SECONDS,
     STAGES,
@@ -71,6 +72,13 @@ def test_every_failure_doubles_the_wait() -> None:
     assert found.failures == 3
     assert due(found, None, None, 0.0, found.since + 3.9 * RETRY_SECONDS) is None
     assert due(found, None, None, 0.0, found.since + 4.1 * RETRY_SECONDS) is not None
+
+
+def test_a_node_that_failed_for_a_week_is_due_and_in_nobodys_way() -> None:
+    """The sensor looks at all nodes at once: what one has behind it must not end its tick."""
+    found = Standing("failed", T, "facts", "NodeUnreachable", remaining=STAGES, failures=10_000)
+    assert due(found, None, None, 0.0, T + MOST_RETRY_SECONDS - 60) is None
+    assert due(found, None, None, 0.0, T + MOST_RETRY_SECONDS + 60) is not None
 
 
 def test_a_step_that_never_ended_is_lost_with_its_run() -> None:
