@@ -25,7 +25,7 @@ from windrow.resources.fleet.nodes import (
 from windrow.resources.wallet import Wallet
 
 CONNECT_SECONDS: Final = 10.0
-_REFUSALS: Final = (401, 404, 413, 429)
+_REFUSALS: Final = (401, 404, 408, 413, 429)
 
 
 class AgentNode:

@@ -2,10 +2,11 @@
 
 Requests carry Chutes' headers with a signature over method, path and body (chutes §5); each
 signature is good once, for half a minute, and for the machine that its path names by the agent's
-key: another of the same operator's refuses it. A large body, a stranger or a replay costs the node
-a header. Answers are signed by the agent's own key. One task runs at a time; another gets 429.
+key: another of the same operator's refuses it. Strangers, replays and bodies that are large or slow
+get a line. Answers are signed by the agent's own key. One task runs at a time; another gets 429.
 """
 
+import asyncio
 import logging
 import threading
 import time
@@ -63,10 +64,12 @@ def agent_app(
     key: Ed25519PrivateKey,
     name: str | None = None,
     clock: Callable[[], float] = time.time,
+    body_seconds: float = MINER_SECONDS,
 ) -> Starlette:
     """The agent of a node. hotkey: whom it answers for; callers: hotkeys that may ask.
 
     name: of the node in fleet.yaml; with one, questions under another name are refused too.
+    body_seconds: that a request may take to arrive; its signature is good for no longer.
     """
     seen = SeenSignatures(clock)
     busy = threading.Lock()
@@ -81,7 +84,11 @@ def agent_app(
         return signed(request, status, to_json({"reason": reason, "detail": detail}))
 
     async def ask(request: Request) -> Response:
-        body = await _body(request)
+        try:
+            async with asyncio.timeout(body_seconds):
+                body = await _body(request)
+        except TimeoutError:
+            return refused(request, 408, "TooSlow", f"a request arrives within {body_seconds:g} s")
         if body is None:
             return refused(request, 413, "TooLarge", f"at most {MAX_REQUEST_BYTES} bytes are read")
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -189,6 +189,21 @@ def test_an_unknown_task_and_a_large_request(agent: Served, key: Ed25519PrivateK
         asking(agent, key).ask("preflight", bytes(MAX_REQUEST_BYTES + 1), **ASK)
 
 
+def test_a_request_that_never_ends_is_given_up(key: Ed25519PrivateKey, echo: Echo) -> None:
+    """Before it is read whole, nobody knows whose it is."""
+    app = agent_app(
+        echo, hotkey=OPERATOR.hotkey, callers=[OPERATOR.hotkey], key=key, body_seconds=0.2
+    )
+    served = Served(app)
+    try:
+        with socket.create_connection(("127.0.0.1", served.port), 5) as link:
+            link.sendall(b"POST /tasks/facts HTTP/1.1\r\nHost: n\r\nContent-Length: 9\r\n\r\nabc")
+            assert link.recv(64).startswith(b"HTTP/1.1 408")
+        assert asking(served, key).ask("preflight", b"hello", **ASK).body == b"hello"
+    finally:
+        served.close()
+
+
 def test_an_answer_may_be_too_large_or_too_late(
     agent: Served, key: Ed25519PrivateKey, echo: Echo
 ) -> None:
