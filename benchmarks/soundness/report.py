@@ -117,10 +117,10 @@ def _method(study: Study) -> Iterator[str]:
     yield (
         f"Calibrated limits are {MARGIN:.0f} times the largest honest score of 64 rollouts that "
         "are not judged here, within bounds (`engine/validation/calibration.py`). `sketch_drift` "
-        "is the relative change of one activation that the least explicable sketch takes, `logit_drift` "
-        "the change of logits, in nats, that the least explicable log-prob takes: both follow from "
-        "the verifier's own pass (`engine/validation/proof_scores.py`). The other scores add up or "
-        "average what single tokens show."
+        "is the relative change of one activation that the least explicable sketch takes, "
+        "`logit_drift` the change of logits, in nats, that the least explicable log-prob takes: "
+        "both follow from the verifier's own pass (`engine/validation/proof_scores.py`). The "
+        "other scores add up or average what single tokens show."
     )
     yield ""
     groups = study.rollouts // ROLLOUTS_PER_GROUP
