@@ -9,7 +9,7 @@ from windrow.assets.fleet.findings import result
 from windrow.assets.fleet.inventory import declared
 from windrow.assets.fleet.stage import NoFacts, Stage, node_asset, step_of
 from windrow.engine.fleet.drift import drift_checks, drift_of
-from windrow.engine.fleet.fact_formats import short_ref
+from windrow.engine.fleet.fact_formats import chutes_devices, perf_info, short_ref
 from windrow.engine.fleet.facts import (
     MAX_ANSWER,
     BadFacts,
@@ -18,6 +18,7 @@ from windrow.engine.fleet.facts import (
     facts_json,
     parse_facts,
 )
+from windrow.engine.fleet.inventory import Node
 
 ELSEWHERE_SECONDS = 24 * 3600.0
 ELSEWHERE = """
@@ -63,9 +64,21 @@ def facts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             "gpus": ", ".join(gpu.name for gpu in found.gpus) or "none",
             "driver": found.driver or "none",
             "clock_offset_seconds": round(offset, 2),
+            **_as_networks_have_it(step.node, found),
         },
         check="drift",
     )
+
+
+def _as_networks_have_it(node: Node, found: Facts) -> dict[str, dg.JsonMetadataValue]:
+    """The facts in the formats of the node's networks, where a network has one."""
+    formats: dict[str, dg.JsonMetadataValue] = {}
+    if "compute-subnet" in node.networks:
+        formats["compute_subnet"] = dg.MetadataValue.json(perf_info(found))
+    if "chutes" in node.networks and found.gpus:
+        identifier = node.gpu or short_ref(found.gpus[0]) or ""
+        formats["chutes"] = dg.MetadataValue.json(chutes_devices(found, identifier))
+    return formats
 
 
 def _before(step: Stage) -> Facts | None:

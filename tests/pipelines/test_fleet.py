@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from tests.support.fleet import WORKING, FleetHome, Machine, served
+from tests.support.fleet import WORKING, FleetHome, Machine, served, told
 from windrow.assets.fleet.partitions import nodes
 from windrow.engine.fleet.inventory import Fleet, InvalidFleet, WireGuard
 from windrow.engine.fleet.stages import LOOK, STAGES, concerned
@@ -48,6 +48,31 @@ def test_every_step_leaves_its_rows(home: FleetHome) -> None:
     (facts,) = rows(home, "SELECT gpu_count, clock_offset_seconds FROM node_facts")
     assert facts["gpu_count"] == 0
     assert abs(facts["clock_offset_seconds"]) < 5
+
+
+def of_facts(home: FleetHome) -> dict[str, Any]:
+    """Metadata of the newest facts."""
+    event = home.instance.get_latest_materialization_event(dg.AssetKey("facts"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    return {name: value.value for name, value in metadata.items()}
+
+
+def test_facts_are_shown_as_the_nodes_networks_have_them(home: FleetHome, tmp_path: Path) -> None:
+    shown = of_facts(home)
+    assert shown["compute_subnet"]["ram"]["total"] > 0
+    assert "chutes" not in shown
+    other = FleetHome.make(tmp_path)
+    card = {"index": 0, "uuid": "GPU-0f6a6111-e308-2445-16ae-f733a7591246", "name": "NVIDIA L40S"}
+    gpu = card | {"vram_bytes": 48_300_000_000, "vram_used_bytes": 0}
+    with served(other.agent(Machine({"facts": told(gpus=[gpu])}))) as port:
+        other.declare({"n": port}, ["chutes"], gpu="l40s", gpu_count=1)
+        assert other.verify("n", STAGES[:2])
+    other.fleet.close()
+    (device,) = of_facts(other)["chutes"]
+    assert device["uuid"] == "0f6a6111e308244516aef733a7591246"
+    assert device["gpu_identifier"] == "l40s"
 
 
 def test_what_does_not_concern_a_node_is_a_row(home: FleetHome) -> None:
