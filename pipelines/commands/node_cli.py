@@ -106,7 +106,8 @@ def verify(
 ) -> None:
     """Verify nodes now, each in a run of its own.
 
-    Exit status 0: nothing is wrong with any. 1: something is. 2: a node could not be verified.
+    Exit status 0: nothing is wrong with any. 1: something is, or one was too busy to attest.
+    2: a node could not be verified.
     """
     from windrow.pipelines.commands.node_verify import verify_nodes
 

@@ -1,5 +1,6 @@
 """Nodes that die, lie, stall and babble while they are verified: named, bounded, nobody else's."""
 
+import io
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
 from starlette.types import Receive, Scope, Send
 
 from tests.faults.children import SERVER
@@ -19,7 +21,9 @@ from tests.support.fleet import SMALL, WORKING, FleetHome, Machine, lost, served
 from windrow.engine.fleet import tasks
 from windrow.engine.fleet.frames import from_json, to_json
 from windrow.engine.fleet.inventory import InvalidFleet
-from windrow.engine.fleet.stages import STAGES
+from windrow.engine.fleet.stages import STAGES, concerned
+from windrow.pipelines.commands.named_queries import query_named
+from windrow.pipelines.commands.node_table import print_nodes
 from windrow.pipelines.fleet_sensor import whats_due
 from windrow.resources.fleet.agent_service import agent_app
 from windrow.resources.fleet.nodes import NodeAnswerTooLarge
@@ -221,6 +225,25 @@ def test_a_node_that_says_it_cannot_is_not_lost(home: FleetHome) -> None:
         assert home.verify()
     assert "Unsolved" in home.refused()["hash_challenge"]
     assert home.standing().state == "verified"
+
+
+@pytest.mark.parametrize(
+    ("busy", "state", "wrong"), [(True, "unproven", 1), (False, "verified", 0)]
+)
+def test_who_always_says_it_is_busy_proves_nothing(
+    home: FleetHome, *, busy: bool, state: str, wrong: int
+) -> None:
+    """The reason is the node's own word, and no verdict on it: nor is it a proof."""
+    machine = Machine({"attestation.commit": lost("GpuBusy")} if busy else {})
+    state = "unproven" if busy else "verified"
+    with served(home.agent(machine)) as port:
+        home.declare({"n": port})
+        assert home.verify("n", concerned(STAGES, ()))
+        out = Console(record=True, width=160, file=io.StringIO())
+        assert print_nodes(out, home.lake, home.fleet.fleet(), ["n"]) == busy
+    assert state in out.export_text()
+    (row,) = home.lake.query(query_named("node_states_now").sql).to_pylist()
+    assert (row["state"], row["wrong"]) == (state, 0)
 
 
 def test_mining_and_verification_never_share_a_gpu(home: FleetHome, tmp_path: Path) -> None:

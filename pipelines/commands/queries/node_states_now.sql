@@ -1,6 +1,6 @@
 -- Where every node stands in its newest verification, one row a node.
 -- node: name of the node in fleet.yaml
--- state: verified, refused (a proof is wrong), failed, or under way
+-- state: verified, refused (a proof is wrong), unproven (its attestation was skipped), failed, or under way
 -- stage: the step it failed at or is at
 -- reason: short name of the reason it failed
 -- detail: what happened and what to do
@@ -46,6 +46,10 @@ SELECT
             WHERE c.node = last.node AND windrow_verdict IS FALSE
                 AND stage NOT IN ('facts', 'preflight')
         ) THEN 'refused'
+        WHEN NOT EXISTS (
+            FROM checks c
+            WHERE c.node = last.node AND stage = 'attestation' AND windrow_verdict
+        ) THEN 'unproven'
         ELSE 'verified'
     END AS state,
     CASE WHEN steps_done = 8 THEN NULL ELSE stage END AS stage,

@@ -329,7 +329,9 @@ AT = 1700000000.0
 
 
 def fill_nodes(lake: Lake) -> None:
-    """`a` ended after a failure, a proof wrong; `b` was verified, then failed; `c` never ended."""
+    """`a` ended after a failure, a proof wrong; `b` was verified, then failed; `c` never ended;
+    `d` and `e` ended, of which `e` was too busy to attest.
+    """
     columns = "window_start node observed_at run_id stage state reason detail"
 
     def ended(node: str, at: float, stage: str, reason: str = "") -> list[tuple[Any, ...]]:
@@ -350,6 +352,8 @@ def fill_nodes(lake: Lake) -> None:
         *ended("b", AT + 50, "inventory"),
         *ended("b", AT + 52, "facts", "GpuLost"),
         (W2, "c", AT + 60, "run c", "inventory", "started", "", ""),
+        *[row for n, stage in enumerate(STAGES) for row in ended("d", AT + 2 * n, stage)],
+        *[row for n, stage in enumerate(STAGES) for row in ended("e", AT + 2 * n, stage)],
     )
     write(
         lake,
@@ -364,6 +368,12 @@ def fill_nodes(lake: Lake) -> None:
          "row 3 is wrong", ""),
         (W1, "b", AT, "new", "preflight", "disk", "gonka", None, False, None, None, None, "",
          "no mount", "mount it"),
+        (W1, "d", AT, "new", "attestation", "attestation_fill", "windrow", "g", None, True, None,
+         None, "", "", ""),
+        (W1, "e", AT - 9, "old", "attestation", "attestation_fill", "windrow", "g", None, True,
+         None, None, "", "", ""),
+        (W1, "e", AT, "new", "attestation", "attestation", "windrow", None, None, None, None,
+         None, "", "skipped: its GPUs are busy", ""),
     )  # fmt: skip
     write(
         lake,
@@ -388,6 +398,8 @@ def test_where_nodes_stand(lake: Lake) -> None:
         ("a", "refused", None, None, None, 8, at(25), 1, []),
         ("b", "failed", "facts", "GpuLost", "why", 1, at(53), 0, ["gonka"]),
         ("c", "under way", "inventory", None, None, 0, at(60), 0, []),
+        ("d", "verified", None, None, None, 8, at(15), 0, []),
+        ("e", "unproven", None, None, None, 8, at(15), 0, []),
     ]
 
 
