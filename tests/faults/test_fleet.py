@@ -187,6 +187,27 @@ def test_a_gpu_that_fell_off_the_bus_between_two_looks(home: FleetHome) -> None:
     assert len(row["drift"]) == 2
 
 
+def test_a_card_nobody_knows_is_named(home: FleetHome) -> None:
+    unknown = GPU | {"name": "NVIDIA X9000"}
+    with served(home.agent(Machine({"facts": told(gpus=[unknown])}))) as port:
+        home.declare({"n": port}, ["chutes"])
+        assert home.verify("n", STAGES[:3])
+        assert "a card nobody knows, and none is declared" in home.refused()["gpu_as_declared"]
+        home.declare({"n": port}, ["chutes"], gpu="l40s", gpu_count=1)
+        assert home.verify("n", STAGES[:3])
+    assert home.refused()["drift_gpu"] == "l40s is declared, NVIDIA X9000 is seen"
+    assert "gpu_kinds" not in home.refused()
+
+
+def test_cards_of_two_kinds_are_named(home: FleetHome) -> None:
+    other = GPU | {"index": 1, "uuid": "GPU-2", "name": "NVIDIA L4", "vram_bytes": 24 << 30}
+    with served(home.agent(Machine({"facts": told(gpus=[GPU, other])}))) as port:
+        home.declare({"n": port}, ["chutes"], gpu="l40s", gpu_count=2)
+        assert home.verify("n", STAGES[:3])
+    assert home.refused()["drift_gpu"] == "l40s is declared, l4 is seen"
+    assert "kinds of card: NVIDIA L4, NVIDIA L40S" in home.refused()["gpu_kinds"]
+
+
 @pytest.mark.parametrize("task", ["facts", "attestation.commit"])
 def test_a_gpu_that_falls_off_the_bus_in_a_check(home: FleetHome, task: str) -> None:
     reason = "GpuLost" if task == "facts" else "DeviceFailed"
