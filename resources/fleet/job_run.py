@@ -1,5 +1,7 @@
 """A language-model job from its commitment to its verdict, over objects or over the node's line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -65,7 +67,8 @@ def run_job(
     each by an address signed for it alone; the prompts are there once everything is ready to ask.
     The trusted node works after the node, so there is nothing to copy; it scores the tokens only
     if the texts differ. load_seconds: that loading the model, and the trusted node, may take.
-    The job is revealed however it ends. Raises JobStarted, NodeError and what buckets raise.
+    The job is revealed however it ends.
+    Raises JobStarted, NodeError, TrustedNodeFailed and what buckets raise.
     """
     buckets.sweep()
     buckets.commit(job)
@@ -78,16 +81,20 @@ def run_job(
             request = challenge(job)
             own = trusted.ask(TASK, request, timeout=load_seconds, max_bytes=MAX_ANSWER_BYTES).body
             over = replace(over, trusted=own)
-            if needs_score(job, over.answer, own):
+            with _read_of_trusted():
+                differs = needs_score(job, over.answer, own)
+            if differs:
                 asked = score_request(job, over.answer)
                 score = trusted.ask(TASK, asked, timeout=load_seconds, max_bytes=MAX_ANSWER_BYTES)
                 over = replace(over, score=score.body)
         if volume is not None and over.upload is not None and volume.replaced():
             over = replace(over, upload=replace(over.upload, replaced=True))
     finally:
-        buckets.reveal(over)
-        if volume is not None:
-            volume.clear()
+        try:
+            buckets.reveal(over)
+        finally:
+            if volume is not None:
+                volume.clear()
     return JobRun(_verdict(over, seconds), seconds, over.upload)
 
 
@@ -115,6 +122,16 @@ def _receipt(job: Job, volume: JobVolume, node: NodeAccess, timeout: float) -> A
 
 
 def _verdict(over: StoredJob, seconds: float) -> JobVerdict:
-    verdict = over.verify(seconds)
+    with _read_of_trusted():
+        verdict = over.verify(seconds)
     assert verdict is not None  # an answer or its upload is there, or an error was raised
     return verdict
+
+
+@contextmanager
+def _read_of_trusted() -> Iterator[None]:
+    """What cannot be read is the trusted node's: of the other one that would be a finding."""
+    try:
+        yield
+    except (BadFrame, BadAnswer) as error:
+        raise TrustedNodeFailed(f"the trusted node's answer cannot be read: {error}") from error

@@ -27,6 +27,7 @@ from windrow.resources.fleet.job_buckets import BrokenCommitment, JobBuckets, Jo
 from windrow.resources.fleet.job_run import JobRun, precision, run_job
 from windrow.resources.fleet.job_volumes import clear_stray
 from windrow.resources.fleet.nodes import Answer, LocalNode, TaskFailed
+from windrow.resources.fleet.trusted import TrustedNodeFailed
 from windrow.resources.secret import Secret
 from windrow.resources.storage.object_store import open_bucket
 from windrow.resources.storage.s3_access import S3Access
@@ -76,6 +77,23 @@ def test_a_job_in_folders_is_asked_checked_and_made_public(tmp_path: Path, node:
     ended = buckets.stored(unknown.job_id)
     assert (ended.job, ended.answer) == (unknown, None)
     assert ended.verify(1.0) is None
+
+
+@pytest.mark.parametrize("what", ["answer", "score"])
+def test_what_the_trusted_node_babbles_is_not_the_nodes_fault(tmp_path: Path, what: str) -> None:
+    def babble(request: bytes) -> bytes:
+        return b"?" if json.loads(request)["do"] == what else tasks.answer("llm_job", request)
+
+    def other(request: bytes) -> bytes:
+        asked = read_request(request)
+        if not isinstance(asked, Request):
+            return tasks.answer("llm_job", request)
+        answered, seconds = LocalModel(DEMO, "cpu").answer(replace(asked, seed="00" * 16))
+        return pack_answers(asked, answered, seconds)
+
+    buckets = JobBuckets(open_bucket(tmp_path / "prompts"), open_bucket(tmp_path / "answers"))
+    with pytest.raises(TrustedNodeFailed, match="cannot be read"):
+        run_job(buckets, JOB, Machine({"llm_job": other}), Machine({"llm_job": babble}))
 
 
 class Timed(Machine):
