@@ -21,11 +21,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from windrow import WindrowError
 from windrow.engine.fleet.frames import to_json
 from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, TASKS
 from windrow.networks.chutes.signing import MINER_SECONDS, SIGNATURE, strict_problem
 from windrow.resources.fleet.agent_identity import answer_text, public_half
-from windrow.resources.fleet.nodes import NodeAccess, NodeError, TaskFailed
+from windrow.resources.fleet.nodes import NodeAccess, TaskFailed
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def agent_app(
             )
         except TaskFailed as error:
             return refused(request, 422, error.reason, str(error))
-        except NodeError as error:
+        except WindrowError as error:
             return refused(request, 500, type(error).__name__, str(error))
         except Exception as error:  # noqa: BLE001 - unsigned, a defect of ours would look forged
             _log.exception("%s failed", task)

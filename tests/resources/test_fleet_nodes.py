@@ -14,6 +14,7 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.types import ASGIApp
 
+from windrow.engine.fleet.gpu_facts import GpuLost
 from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, BadRequest
 from windrow.networks.chutes.signing import to_agent
 from windrow.resources.fleet import nodes
@@ -45,6 +46,10 @@ class Echo:
         time.sleep(self.seconds)
         if task == "facts":
             raise nodes.TaskFailed("n", task, "NoGpu", "fell off the bus")
+        if task == "hash_challenge":
+            raise GpuLost("GPU 1 does not answer")
+        if task == "llm_job":
+            raise KeyError("internal")
         return Answer(request if self.size is None else bytes(self.size), 0.0)
 
     def close(self) -> None:
@@ -180,6 +185,16 @@ def test_a_task_that_fails_says_why(agent: Served, key: Ed25519PrivateKey) -> No
     with pytest.raises(nodes.TaskFailed, match="fell off the bus") as caught:
         asking(agent, key).ask("facts", b"", **ASK)
     assert caught.value.reason == "NoGpu"
+
+
+def test_errors_of_the_agents_own_are_signed(agent: Served, key: Ed25519PrivateKey) -> None:
+    with pytest.raises(nodes.TaskFailed, match="GPU 1 does not answer") as lost:
+        asking(agent, key).ask("hash_challenge", b"", **ASK)
+    assert lost.value.reason == "GpuLost"
+    with pytest.raises(nodes.TaskFailed, match="the agent's log has it") as defect:
+        asking(agent, key).ask("llm_job", b"", **ASK)
+    assert defect.value.reason == "KeyError"
+    assert "internal" not in str(defect.value)
 
 
 def test_an_unknown_task_and_a_large_request(agent: Served, key: Ed25519PrivateKey) -> None:
