@@ -193,10 +193,10 @@ class _Listener:
             writer.close()
 
     def _response(self, request: bytes, writer: asyncio.StreamWriter) -> bytes:
-        asked = _REQUEST.match(request)
+        asked, peer = _REQUEST.match(request), writer.get_extra_info("peername")
         token = None
-        if asked:
-            token = self._answer(asked[1].decode(), writer.get_extra_info("peername")[0])
+        if asked and peer:  # whoever hung up at once has none
+            token = self._answer(asked[1].decode(), peer[0])
         status, body = ("404 Not Found", "") if token is None else ("200 OK", token)
         return (
             f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
