@@ -68,7 +68,7 @@ def print_nodes(out: Console, lake: Lake, fleet: Fleet, names: Sequence[str]) ->
     table.add_column("since", no_wrap=True)
     for column in ("proofs", "set-up"):
         table.add_column(column, no_wrap=True)
-    table.add_column("why", overflow="fold", min_width=20)
+    table.add_column("why", overflow="fold", min_width=16)
     for name in names:
         node, stands = fleet.nodes[name], found[name]
         mine = [row for row in wrong if row["node"] == name]
@@ -90,7 +90,7 @@ def print_nodes(out: Console, lake: Lake, fleet: Fleet, names: Sequence[str]) ->
             *([f"{node.gpu_count} {node.gpu}" if node.gpu else "-"] if cards else []),
             cell(state),
             _when(stands.since),
-            _count(proofs, stands.state, len(skipped)),
+            _count(proofs, stands.state, skipped=bool(skipped)),
             _count([row for row in mine if row["stage"] not in PROOFS], stands.state),
             cell(why, most=240),
         )
@@ -98,11 +98,11 @@ def print_nodes(out: Console, lake: Lake, fleet: Fleet, names: Sequence[str]) ->
     return len(wrong) + unproven
 
 
-def _count(rows: Sequence[object], state: str, skipped: int = 0) -> str:
+def _count(rows: Sequence[object], state: str, *, skipped: bool = False) -> str:
     if rows:
         return f"{len(rows)} wrong"
     if skipped and state == "verified":
-        return f"{skipped} skipped"
+        return "skipped"
     return "fine" if state == "verified" else "-"
 
 
