@@ -126,10 +126,13 @@ class FleetAccess:
 
     def access(self, node: Node) -> NodeAccess:
         """The way to ask a node, kept open for later steps."""
-        key = node.name, node.model_dump_json()
+        return self._kept(node.name, node)
+
+    def _kept(self, owner: str, node: Node) -> NodeAccess:
+        key = owner, node.model_dump_json()
         with self._guard:
             if key not in self._open:
-                for stale in [other for other in self._open if other[0] == node.name]:
+                for stale in [other for other in self._open if other[0] == owner]:
                     self._open.pop(stale).close()
                 self._open[key] = self._opened(node)
             return self._open[key]
@@ -137,7 +140,8 @@ class FleetAccess:
     def trusted(self, other_than: Node) -> Trusted:
         """The node whose answers are believed. Raises UnknownNode, TrustedNodeFailed."""
         if self._trusted is None:
-            return Trusted(self.access(Node(name="trusted", transport="local")))
+            # Its own, whatever nodes are declared: no node has this name.
+            return Trusted(self._kept("", Node(name="trusted", transport="local")))
         if self._trusted == other_than.name:
             raise TrustedNodeFailed(
                 f"{other_than.name} is the trusted node itself; trust another one to verify it"

@@ -125,6 +125,18 @@ def test_another_driver_makes_a_node_due(home: FleetHome) -> None:
     assert (what.reason, what.stages) == ("other driver", STAGES)
 
 
+def test_a_node_may_be_called_as_the_trusted_one_is(tmp_path: Path) -> None:
+    home = FleetHome.make(tmp_path)
+    with served(home.agent(Machine())) as port:
+        home.declare({"trusted": port})
+        node = home.fleet.node("trusted")
+        access = home.fleet.access(node)
+        home.fleet.trusted(node)
+        assert home.fleet.access(node) is access
+        assert access.ask("ping", b"", timeout=10.0, max_bytes=0).body == b""
+    home.fleet.close()
+
+
 def test_the_sensor_follows_the_inventory(tmp_path: Path) -> None:
     home = FleetHome.make(tmp_path)
     home.settings.fleet.write_text(LOCAL)
