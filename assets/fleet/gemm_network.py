@@ -16,9 +16,9 @@ from windrow.engine.fleet.network_gemm_verify import (
     read_compute,
     rows_limit,
 )
+from windrow.engine.fleet.stages import GPU_BUSY
 from windrow.networks.compute_subnet.gpu_proof import BadProofOutput
 from windrow.resources.fleet.nodes import TaskFailed
-from windrow.resources.fleet.turns import GPU_BUSY
 
 REMEDY = "run the network's test by hand: compute-subnet §7.2, tasks network_gemm.* of the node"
 

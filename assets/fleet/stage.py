@@ -19,11 +19,10 @@ from windrow.assets.fleet.partitions import nodes
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.facts import Facts, parse_facts
 from windrow.engine.fleet.inventory import Node
-from windrow.engine.fleet.stages import NETWORK_OF
+from windrow.engine.fleet.stages import GPU_BUSY, NETWORK_OF
 from windrow.networks.grail.windows import window_start
 from windrow.resources.fleet.access import FleetAccess, Remembered
 from windrow.resources.fleet.nodes import Answer, TaskFailed
-from windrow.resources.fleet.turns import GPU_BUSY
 from windrow.resources.warehouse.lake import Lake
 from windrow.resources.warehouse.schema import DATASETS
 
@@ -52,6 +51,7 @@ class Stage:
     proofs: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     began: bool = False
+    busy: bool = False
 
     def begin(self) -> None:
         """Say that the step is at work; one that asks the node says it by itself."""
@@ -119,6 +119,7 @@ class Stage:
         if error.reason in LOST:
             raise error
         if error.reason == GPU_BUSY:
+            self.busy = True
             self.skip(network, str(error), "ask again when nothing works on its GPUs")
             return
         self.checks.append(
@@ -220,7 +221,7 @@ def step_of(context: dg.AssetExecutionContext) -> Iterator[Stage]:
         except Exception as error:  # whatever it was, the node's history says so
             step.end("failed", _reason(error), str(error)[:2000])
             raise
-        step.end("done")
+        step.end("done", GPU_BUSY if step.busy else "")
 
 
 @contextmanager

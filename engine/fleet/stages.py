@@ -35,6 +35,8 @@ VERIFIED_SECONDS: Final = 6 * 3600.0
 LOOK_SECONDS: Final = 1800.0
 RESUME_SECONDS: Final = 3600.0
 """How long finished steps count for a verification that failed at a later one."""
+GPU_BUSY: Final = "GpuBusy"
+"""Reason of a task that found its GPUs at other work: no verdict on the node."""
 LOST_SECONDS: Final = 1800.0
 """A step that began so long ago and never ended has died with its run."""
 RETRY_SECONDS: Final = 300.0
@@ -64,7 +66,8 @@ class Standing:
 
     state: new, under way, verified, failed or lost. since: unix seconds, 0 for a new node.
     stage, reason, detail: of what failed. remaining: steps to make for it to be verified.
-    failures: verifications that failed one after the other.
+    failures: verifications that failed one after the other. busy: steps of a verified node that
+    found its GPUs at other work, and so showed nothing.
     """
 
     state: str
@@ -74,6 +77,7 @@ class Standing:
     detail: str = ""
     remaining: tuple[str, ...] = STAGES
     failures: int = 0
+    busy: tuple[str, ...] = ()
 
 
 def standing(rows: Iterable[State], now: float) -> Standing:
@@ -102,7 +106,8 @@ def standing(rows: Iterable[State], now: float) -> Standing:
             _failures(ordered),
         )
     if not remaining:
-        return Standing("verified", max(newest[s].at for s in STAGES), remaining=())
+        busy = tuple(s for s in STAGES if newest[s].reason == GPU_BUSY)
+        return Standing("verified", max(newest[s].at for s in STAGES), remaining=(), busy=busy)
     if now - last.at > LOST_SECONDS:
         return Standing(
             "lost",
@@ -186,6 +191,8 @@ def due(
         return Due("a window failed", f"{mishap:.0f}", STAGES)
     if now - node.since > VERIFIED_SECONDS:
         return Due("age", f"{node.since:.0f}", STAGES)
+    if node.busy and now - node.since > LOOK_SECONDS:
+        return Due("busy GPUs", f"{node.since:.0f}", (*LOOK, *node.busy))
     looked = max(node.since, seen.at if seen else 0.0)
     if now - looked > LOOK_SECONDS:
         return Due("look", f"{looked:.0f}", LOOK)

@@ -5,15 +5,13 @@ from contextlib import ExitStack
 from typing import Final
 
 from windrow.engine.fleet.frames import BadFrame
+from windrow.engine.fleet.stages import GPU_BUSY
 from windrow.resources.fleet.nodes import Answer, NodeAccess, TaskFailed
 from windrow.resources.gpu_turns import GpuTaken, GpuTurns
 
 WAIT_SECONDS: Final = 20.0
 KEEP_SECONDS: Final = 120.0
 """How long the GPUs are kept between two questions that belong together."""
-
-GPU_BUSY: Final = "GpuBusy"
-"""Reason of a task that found its GPUs at other work: no verdict on the node."""
 
 _GOES_ON: Final = (
     "attestation.commit",

@@ -137,7 +137,7 @@ FLEET_DATASETS: Final[tuple[Dataset, ...]] = (
             "run_id": (_TEXT, "the Dagster run"),
             "stage": (_TEXT, "asset the step belongs to"),
             "state": (_TEXT, "started, done or failed"),
-            "reason": (_TEXT, "short name of the reason it failed"),
+            "reason": (_TEXT, "short name of the reason it failed, or showed nothing: GpuBusy"),
             "detail": (_TEXT, "what happened and what to do"),
         },
     ),

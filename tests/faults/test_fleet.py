@@ -21,7 +21,7 @@ from tests.support.fleet import SMALL, WORKING, FleetHome, Machine, lost, served
 from windrow.engine.fleet import tasks
 from windrow.engine.fleet.frames import from_json, to_json
 from windrow.engine.fleet.inventory import InvalidFleet
-from windrow.engine.fleet.stages import STAGES, concerned
+from windrow.engine.fleet.stages import LOOK_SECONDS, STAGES, concerned
 from windrow.pipelines.commands.named_queries import query_named
 from windrow.pipelines.commands.node_table import print_nodes
 from windrow.pipelines.fleet_sensor import whats_due
@@ -274,6 +274,12 @@ def test_mining_and_verification_never_share_a_gpu(home: FleetHome, tmp_path: Pa
         home.declare({"n": port})
         with GpuTurns(tmp_path / "locks", ["0", "1"]).taken():
             assert home.verify()
+        assert home.standing().busy == ("attestation",)
+        later = time.time() + LOOK_SECONDS + 60
+        ((_, what),) = whats_due(home.fleet.fleet(), home.lake, later)
+        assert (what.reason, what.stages) == ("busy GPUs", STAGES[1:4])
+        assert home.verify("n", what.stages)
+        assert home.standing().busy == ()
     rows = [row for row in home.checks() if row["reason"].startswith("skipped")]
     assert "attestation" in {row["check"] for row in rows}
     assert all(row["windrow_verdict"] is None for row in rows)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleet import FleetHome, Machine, served
+from windrow.engine.fleet.stages import GPU_BUSY
 from windrow.pipelines import fleet_parts
 from windrow.pipelines.fleet_parts import machine_turns
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.nodes import TaskFailed
-from windrow.resources.fleet.turns import GPU_BUSY, InTurn
+from windrow.resources.fleet.turns import InTurn
 from windrow.resources.generation.process import ServerProcess
 from windrow.resources.gpu_keepers import keepers, worker_keeps
 from windrow.resources.gpu_turns import GpuTurns

@@ -7,9 +7,8 @@ import pytest
 
 from tests.support.fleet import FleetHome
 from windrow.assets.fleet.stage import Stage
-from windrow.engine.fleet.stages import STAGES
+from windrow.engine.fleet.stages import GPU_BUSY, STAGES
 from windrow.resources.fleet.nodes import NodeTimedOut, TaskFailed
-from windrow.resources.fleet.turns import GPU_BUSY
 
 
 @pytest.fixture
