@@ -118,7 +118,7 @@ def agent_app(
                 node.ask, task, body, timeout=MOST_SECONDS, max_bytes=MOST_ANSWER
             )
         except TaskFailed as error:
-            return refused(request, 422, error.reason, str(error))
+            return refused(request, 422, error.reason, error.detail)
         except WindrowError as error:
             return refused(request, 500, type(error).__name__, str(error))
         except Exception as error:  # noqa: BLE001 - unsigned, a defect of ours would look forged

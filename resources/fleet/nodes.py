@@ -64,11 +64,11 @@ class ForgedAnswer(NodeError):
 
 
 class TaskFailed(NodeError):
-    """A node tried and failed. reason: the short name of its own error."""
+    """A node tried and failed. reason: the short name of its own error; detail: its words."""
 
     def __init__(self, node: str, task: str, reason: str, detail: str) -> None:
         super().__init__(f"node {node} failed at {task}: {reason}: {detail}")
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 class NodeBusy(WindrowError):

@@ -187,6 +187,12 @@ def test_a_task_that_fails_says_why(agent: Served, key: Ed25519PrivateKey) -> No
     assert caught.value.reason == "NoGpu"
 
 
+def test_what_a_node_says_is_said_once(agent: Served, key: Ed25519PrivateKey) -> None:
+    with pytest.raises(nodes.TaskFailed) as failed:
+        asking(agent, key).ask("facts", b"", **ASK)
+    assert str(failed.value) == "node n failed at facts: NoGpu: fell off the bus"
+
+
 def test_errors_of_the_agents_own_are_signed(agent: Served, key: Ed25519PrivateKey) -> None:
     with pytest.raises(nodes.TaskFailed, match="GPU 1 does not answer") as lost:
         asking(agent, key).ask("hash_challenge", b"", **ASK)
