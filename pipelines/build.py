@@ -4,6 +4,7 @@ import dagster as dg
 
 from windrow.assets.fleet.attestation import attestation
 from windrow.assets.fleet.facts import facts
+from windrow.assets.fleet.fleet_page import fleet_page
 from windrow.assets.fleet.gemm_proof import gemm_proof
 from windrow.assets.fleet.hash_challenge import hash_challenge
 from windrow.assets.fleet.inventory import inventory
@@ -19,12 +20,13 @@ from windrow.assets.window.checkpoint import checkpoint
 from windrow.assets.window.stream import window_stream
 from windrow.assets.window.submission import submission_asset
 from windrow.assets.window.upload import upload
-from windrow.pipelines.fleet_sensor import stale_nodes
+from windrow.pipelines.fleet_sensor import hourly_fleet_page, stale_nodes
 from windrow.pipelines.jobs import (
     compact_lake,
     compact_schedule,
     mine_window,
     prove_window,
+    show_fleet,
     validate_window,
     verify_node,
 )
@@ -63,10 +65,19 @@ def build(settings: Settings) -> dg.Definitions:
             gemm_proof,
             proof_of_compute,
             llm_job,
+            fleet_page,
         ],
-        jobs=[mine_window, prove_window, validate_window, verify_node, compact_lake, retention],
+        jobs=[
+            mine_window,
+            prove_window,
+            validate_window,
+            verify_node,
+            show_fleet,
+            compact_lake,
+            retention,
+        ],
         sensors=[open_window, closed_window, new_checkpoint, stale_nodes],
-        schedules=[compact_schedule, retention_schedule],
+        schedules=[compact_schedule, hourly_fleet_page, retention_schedule],
         resources=window_resources(settings),
         executor=dg.in_process_executor,
     )

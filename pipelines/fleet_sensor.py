@@ -1,4 +1,4 @@
-"""The sensor that keeps the fleet verified, and its partitions what fleet.yaml says."""
+"""What keeps the fleet verified, its page fresh, and its partitions what fleet.yaml says."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from windrow.assets.fleet.partitions import nodes
 from windrow.assets.fleet.standings import declarations, last_mishap, machines, standings
 from windrow.engine.fleet.inventory import Fleet, Node
 from windrow.engine.fleet.stages import STAGES, Due, Machine, concerned, due
-from windrow.pipelines.jobs import verify_node
+from windrow.pipelines.jobs import show_fleet, verify_node
 from windrow.resources.fleet.access import FleetAccess
 from windrow.resources.warehouse.lake import Lake
 
@@ -46,6 +46,19 @@ def stale_nodes(
     if gone:
         changes.append(nodes.build_delete_request(sorted(gone)))
     return dg.SensorResult(run_requests=requests[:MOST_RUNS], dynamic_partitions_requests=changes)
+
+
+@dg.schedule(
+    job=show_fleet,
+    cron_schedule="53 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The page of the whole fleet, every hour, where any node is declared.",
+)
+def hourly_fleet_page(
+    fleet: dg.ResourceParam[FleetAccess],
+) -> dg.RunRequest | dg.SkipReason:
+    """One run, or none where fleet.yaml declares no node."""
+    return dg.RunRequest() if fleet.fleet().nodes else dg.SkipReason("no node is declared")
 
 
 def whats_due(declared: Fleet, lake: Lake, now: float) -> list[tuple[str, Due]]:

@@ -47,6 +47,13 @@ verify_node = dg.define_asset_job(
     description="Look at one node, check it, and have it prove what it has and can do.",
 )
 
+show_fleet = dg.define_asset_job(
+    "show_fleet",
+    selection=dg.AssetSelection.assets("fleet_page"),
+    executor_def=dg.in_process_executor,
+    description="Bring the page of the whole fleet up to date.",
+)
+
 compact_lake = dg.define_asset_job(
     "compact_lake",
     selection=dg.AssetSelection.assets("compacted_lake"),

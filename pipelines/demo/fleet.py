@@ -16,9 +16,10 @@ import yaml
 from rich.console import Console
 
 from windrow import WindrowError
+from windrow.assets.fleet.overview import PROOFS, WRONG
 from windrow.engine.fleet.inventory import Fleet
 from windrow.engine.fleet.stages import STAGES, concerned
-from windrow.pipelines.commands.node_table import PROOFS, WRONG, print_nodes
+from windrow.pipelines.commands.node_table import print_nodes
 from windrow.pipelines.demo.network import CHECKPOINT
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.wallet import DevelopmentWallet
@@ -42,7 +43,7 @@ def verify_fleet(out: Console, settings: Settings, instance: "dg.DagsterInstance
     """
     from windrow.assets.fleet.partitions import nodes
     from windrow.pipelines.build import build
-    from windrow.pipelines.commands.node_verify import run_node
+    from windrow.pipelines.commands.node_verify import run_node, run_page
     from windrow.resources.fleet.access import Work
 
     home = settings.home / "demo-fleet"
@@ -64,6 +65,7 @@ def verify_fleet(out: Console, settings: Settings, instance: "dg.DagsterInstance
         for name, node in declared.nodes.items():
             out.print(f"node {name}: facts, preflight, proofs …")
             run_node(definitions, instance, name, concerned(STAGES, node.networks))
+        run_page(definitions, instance)
         lake = Lake(settings.lake)
         print_nodes(out, lake, declared, [*declared.nodes])
         _hold_to_promise(lake, [*declared.nodes])

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.support.fleet import WORKING, FleetHome, Machine, served, told
 from windrow.assets.fleet.partitions import nodes
 from windrow.engine.fleet.inventory import Fleet, InvalidFleet, WireGuard
 from windrow.engine.fleet.stages import LOOK, STAGES, concerned
-from windrow.pipelines.fleet_sensor import stale_nodes, whats_due
+from windrow.pipelines.commands.node_verify import run_page
+from windrow.pipelines.fleet_sensor import hourly_fleet_page, stale_nodes, whats_due
 from windrow.resources.warehouse.schema import DATASETS
 
 LOCAL = "nodes:\n  - {name: here, transport: local}\n"
@@ -50,17 +52,42 @@ def test_every_step_leaves_its_rows(home: FleetHome) -> None:
     assert abs(facts["clock_offset_seconds"]) < 5
 
 
-def of_facts(home: FleetHome) -> dict[str, Any]:
-    """Metadata of the newest facts."""
-    event = home.instance.get_latest_materialization_event(dg.AssetKey("facts"))
+def shown_by(home: FleetHome, asset: str) -> dict[str, Any]:
+    """Metadata of an asset's newest materialization."""
+    event = home.instance.get_latest_materialization_event(dg.AssetKey(asset))
     assert event is not None
     assert event.asset_materialization is not None
     metadata = event.asset_materialization.metadata
     return {name: value.value for name, value in metadata.items()}
 
 
+def test_the_whole_fleet_has_a_page(tmp_path: Path) -> None:
+    home = FleetHome.make(tmp_path)
+    with served(home.agent(Machine())) as port:
+        home.declare({"n": port, "never": 9}, hourly_cost=1.5)
+        assert home.verify()
+        assert home.verify()
+    home.fleet.close()
+    run_page(home.definitions, home.instance)
+    shown = shown_by(home, "fleet_page")
+    verified, never = (record.data for record in shown["fleet"].records)
+    assert (verified["node"], verified["state"], verified["proofs"]) == ("n", "verified", "fine")
+    assert (never["node"], never["state"], never["since"]) == ("never", "new", "-")
+    assert (shown["nodes"], shown["verified"], shown["dollars_per_hour"]) == (2, 1, 3.0)
+    assert "data:image/png" in shown["timing"]
+
+
+def test_the_page_is_made_by_the_hour_where_there_is_a_fleet(tmp_path: Path) -> None:
+    home = FleetHome.make(tmp_path)
+    with dg.build_schedule_context() as context:
+        tick = partial(hourly_fleet_page, context, fleet=home.fleet)
+        assert isinstance(tick(), dg.SkipReason)
+        home.settings.fleet.write_text(LOCAL)
+        assert isinstance(tick(), dg.RunRequest)
+
+
 def test_facts_are_shown_as_the_nodes_networks_have_them(home: FleetHome, tmp_path: Path) -> None:
-    shown = of_facts(home)
+    shown = shown_by(home, "facts")
     assert shown["compute_subnet"]["ram"]["total"] > 0
     assert "chutes" not in shown
     other = FleetHome.make(tmp_path)
@@ -70,7 +97,7 @@ def test_facts_are_shown_as_the_nodes_networks_have_them(home: FleetHome, tmp_pa
         other.declare({"n": port}, ["chutes"], gpu="l40s", gpu_count=1)
         assert other.verify("n", STAGES[:2])
     other.fleet.close()
-    (device,) = of_facts(other)["chutes"]
+    (device,) = shown_by(other, "facts")["chutes"]
     assert device["uuid"] == "0f6a6111e308244516aef733a7591246"
     assert device["gpu_identifier"] == "l40s"
 
