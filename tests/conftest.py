@@ -1,11 +1,17 @@
-"""What tests of several folders share: S3 servers, and a proxy before them that fails when told."""
+"""What tests of several folders share: S3 servers, and a proxy before them that fails when told.
+
+Nothing an operator has set reaches a test, so that none touches a wallet, a bucket or a chain.
+"""
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from dotenv import dotenv_values
 
 from tests.support.flaky_proxy import FlakyProxy, flaky_proxy
 from tests.support.radosgw import (
@@ -18,11 +24,27 @@ from tests.support.radosgw import (
     s3_server,
 )
 from tests.support.small_s3 import small_s3
+from windrow.resources.configuration.guide import of_family
+from windrow.resources.configuration.setting import PREFIX
 from windrow.resources.secret import Secret
 from windrow.resources.storage.s3_access import S3Access
 from windrow.resources.storage.s3_bucket import S3Bucket
 
 _numbers = itertools.count(1)
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_sessionstart() -> None:
+    """Leave the operator's own settings behind; Dagster reads .env by itself, so refuse one."""
+    if dotenv_values(ROOT / ".env"):
+        pytest.exit(
+            f"{ROOT / '.env'} would be read by what the tests start, with its wallet and buckets: "
+            "run them in a checkout without one (git worktree add ../windrow-tests)",
+            returncode=2,
+        )
+    for name in list(os.environ):
+        if name.startswith(PREFIX) or of_family(name):
+            del os.environ[name]
 
 
 @dataclass(frozen=True)
