@@ -10,7 +10,6 @@ Memory is the peak resident size of the process that ran the 12 windows, its inp
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from itertools import combinations
 
 import numpy as np
 
+from benchmarks.memory import resident
 from benchmarks.ratio import Ratio
 from windrow.networks.grail.validation.copies import (
     Interval,
@@ -94,7 +94,7 @@ def measure_windows() -> Iterator[tuple[str, float]]:
         interval, _ = columnar(files, window, interval)
         seconds += time.perf_counter() - started
     yield "seconds", seconds
-    yield "peak_gb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    yield "peak_gb", resident("VmHWM") / 2**30
 
 
 def in_own_process(measurement: str) -> dict[str, float]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from benchmarks.memory import resident
 from benchmarks.ratio import Ratio
 from windrow.engine.proving import ModelProver
 from windrow.networks.grail.commitments import commitments_hash
@@ -106,14 +107,6 @@ def plain_sketches(hidden: Tensor) -> Tensor:
     values = hidden.gather(1, index).double()
     buckets = torch.trunc(torch.log2(values.abs() + 1) * 0.8).clamp(max=7) * values.sign()
     return (buckets @ torch.tensor(COEFFICIENTS).double()).long() % (2**31 - 1)
-
-
-def resident(field: str) -> int:
-    """VmRSS or VmHWM of this process in bytes. (ru_maxrss would count its parent's peak too.)"""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise LookupError(field)
 
 
 def measure(

@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.proof import GROUP, VOCABULARY, make_rollouts, plain_sketches, resident
+from benchmarks.memory import resident
+from benchmarks.proof import GROUP, VOCABULARY, make_rollouts, plain_sketches
 from benchmarks.ratio import Ratio
 from windrow.engine.proving import ModelProver
 from windrow.engine.validation.verification import ModelVerifier, Question

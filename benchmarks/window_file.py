@@ -46,6 +46,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.memory import resident
 from benchmarks.ratio import Ratio
 from windrow.networks.grail.columns import RolloutColumns, rows_at
 from windrow.networks.grail.window_file import (
@@ -231,16 +232,11 @@ def measure_peak(read: Callable[[Path], object], path: Path) -> int:
     pa.array([0])  # the first conversion imports pandas, whose code is no part of a file
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to the present size
-    before = status_bytes("VmRSS")
+    before = resident("VmRSS")
     kept = read(path)
-    peak = status_bytes("VmHWM") - before
+    peak = resident("VmHWM") - before
     del kept
     return peak
-
-
-def status_bytes(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 def run() -> list[Ratio]:
