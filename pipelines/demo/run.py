@@ -106,8 +106,9 @@ def _run(
 
 
 NEXT = """reward: mean of the rollouts; margin: seconds that were left until the network's deadline.
-The demo's chain jumps to the next window once a file is up, so explain, which looks back, counts
-to that jump. The files are in {bucket}, signed by development keys.
+The demo's chain jumps to the next window once a file is up, so explain, which looks
+back, counts to that jump.
+The files are in {bucket}, signed by development keys.
 
 Type next:
   make ui                                the pipeline in a browser; it mines and
