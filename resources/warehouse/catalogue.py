@@ -27,6 +27,8 @@ CATALOGUE = "catalogue.duckdb"
 PUBLISH_LOCK = ".publish.lock"
 NO_WINDOW = "window_start=-1/empty.parquet"
 ATTEMPTS = 5
+VANISHED = (os.strerror(errno.ENOENT), "No files found that match the pattern")
+"""What DuckDB says of a file that is gone when it is opened, and when a view is bound to it."""
 
 
 class QueryRefused(LakeError):
@@ -113,7 +115,7 @@ def select(
                 raise QueryRefused(f"A query may read the lake's views only: {error}") from error
             except duckdb.IOException as error:
                 # A file that was merged long ago may go while it is looked for: look again.
-                if not attempts or os.strerror(errno.ENOENT) not in str(error):
+                if not attempts or not any(text in str(error) for text in VANISHED):
                     raise QueryFailed(f"The lake cannot be read: {error}") from error
             except duckdb.Error as error:
                 raise QueryFailed(str(error)) from error

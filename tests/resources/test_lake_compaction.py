@@ -1,6 +1,7 @@
 """Compaction: fewer files, the same rows, whoever reads or writes meanwhile."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.support.lake_rows import rows_of
 from tests.support.processes import ENVIRONMENT, run_together
 from windrow.resources.warehouse import compaction as lake_compaction
 from windrow.resources.warehouse import files as lake_files
+from windrow.resources.warehouse.catalogue import select
 from windrow.resources.warehouse.files import LakeFileDamaged, LakeFileExists
 from windrow.resources.warehouse.lake import Lake
 from windrow.resources.warehouse.manifest import Manifest, to_ranges, without
@@ -255,6 +257,26 @@ def test_readers_see_every_row_once_while_others_compact_and_replace(lake: Lake)
     assert all(int(count) > 1 for count in turns)
     lake.compact(before=DAY, grace_seconds=0)
     assert lake.query(ROWS).num_rows == 120
+
+
+def test_a_query_looks_again_where_its_catalogue_has_just_been_replaced(
+    lake: Lake, tmp_path: Path
+) -> None:
+    fill(lake, range(0, 60, 30))
+    before = lake.query(ROWS)
+    old = shutil.copy(lake.catalogue, tmp_path / "old.duckdb")
+    lake.compact(before=DAY, grace_seconds=0)
+    opened: list[Path] = []
+
+    def connect() -> duckdb.DuckDBPyConnection:
+        opened.append(lake.catalogue if opened else old)
+        connection = duckdb.connect()
+        connection.execute(f"ATTACH '{opened[-1]}' AS lake (READ_ONLY)")
+        connection.execute("USE lake")
+        return connection
+
+    assert select(connect, ROWS, []).equals(before)
+    assert len(opened) == 2
 
 
 def test_a_compaction_killed_at_any_moment_loses_nothing(lake: Lake) -> None:
