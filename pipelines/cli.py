@@ -35,10 +35,17 @@ def demo(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    repairing: Annotated[
+        bool,
+        typer.Option("--repair", help="first repair Dagster's databases if they are broken"),
+    ] = False,
+) -> None:
     """What is configured, what is missing and what to do; exit status 1 if anything is missing."""
-    from windrow.pipelines.commands.doctor import report
+    from windrow.pipelines.commands.doctor import repair, report
 
+    if repairing:
+        repair(out)
     raise typer.Exit(0 if report(out) else 1)
 
 

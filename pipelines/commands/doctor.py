@@ -1,7 +1,9 @@
 """`windrow doctor`: what is configured, what is missing, and what to do about it."""
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +31,20 @@ def report(out: Console) -> bool:
     found = examine(settings)
     _print(out, found)
     return all(finding.state is not State.MISSING for finding in found)
+
+
+def repair(out: Console) -> None:
+    """Repair the databases of the Dagster instance and print which ones. Raises BrokenInstance."""
+    from windrow.resources.instance_storage import BACKUP, sqlite_folder
+    from windrow.resources.instance_storage import repair as repair_databases
+
+    folder = sqlite_folder(Path(os.environ.get("DAGSTER_HOME") or Path.cwd()))
+    repaired = repair_databases(folder.path) if folder else []
+    for file in repaired:
+        said = f"repaired {file.path}; a copy from before is {file.path.name}{BACKUP}"
+        out.print(said, highlight=False, soft_wrap=True)
+    if not repaired:
+        out.print("no database of Dagster needs a repair")
 
 
 def examine(settings: Settings) -> list[Finding]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from windrow.environments.sandbox import Sandbox
@@ -22,6 +23,9 @@ from windrow.pipelines.live import generation_gpus
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.generation.process import ServerProcess
 from windrow.resources.proof_pool.processes import workers_at
+
+if TYPE_CHECKING:
+    from windrow.resources.instance_storage import Database
 
 HELLO_SECONDS = 3.0
 FREE_BYTES = 2 * 1024**3
@@ -61,17 +65,53 @@ def home(settings: Settings) -> Sequence[Finding]:
 
 @look("Dagster")
 def dagster(_: Settings) -> Sequence[Finding]:
-    """Whether runs are remembered."""
-    folder = os.environ.get("DAGSTER_HOME")
-    if folder:
-        return [fine("Dagster", f"DAGSTER_HOME={folder}")]
-    return [
-        missing(
-            "Dagster",
-            "DAGSTER_HOME is not set, so dagster commands forget their runs",
-            "in the folder of dagster.yaml: export DAGSTER_HOME=$PWD",
+    """Whether runs are remembered, in databases that Dagster can open."""
+    from windrow.resources.instance_storage import databases, sqlite_folder
+
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        return [
+            missing(
+                "Dagster",
+                "DAGSTER_HOME is not set, so dagster commands forget their runs",
+                "in the folder of dagster.yaml: export DAGSTER_HOME=$PWD",
+            )
+        ]
+    folder = sqlite_folder(Path(home))
+    if folder is None:
+        return [fine("Dagster", f"DAGSTER_HOME={home}; its database is not SQLite")]
+    found = [finding for file in databases(folder.path) if (finding := _database(file))]
+    if not folder.locked:
+        found.append(
+            doubtful(
+                "Dagster",
+                f"dagster.yaml in {home} does not name Windrow's storage: processes that open a "
+                "new instance at the same time can break its databases",
+                "copy the `storage:` section of the dagster.yaml that Windrow ships, and set its "
+                f"base_dir to {folder.path}",
+            )
         )
-    ]
+    return found or [fine("Dagster", f"DAGSTER_HOME={home}, databases in {folder.path}")]
+
+
+def _database(file: "Database") -> Finding | None:
+    from windrow.resources.instance_storage import REPAIR
+
+    if file.broken:
+        return missing(
+            "Dagster",
+            f"{file.path} has {len(file.revisions)} revisions, so Dagster refuses it: several "
+            "processes created it at once",
+            f"stop every Windrow and Dagster process, then: {REPAIR} (keeps all runs)",
+        )
+    if file.problem:
+        return missing(
+            "Dagster",
+            f"{file.path} cannot be read: {file.problem}",
+            "restore the file from a backup, or move it away: Dagster creates it empty, and the "
+            "lake keeps every result",
+        )
+    return None
 
 
 @look("sandbox")

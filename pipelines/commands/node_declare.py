@@ -34,10 +34,9 @@ def forget(out: Console, name: str) -> None:
     file.remove(name)
     out.print(f"{name} is no longer in {file.path}; the lake keeps what it has of it")
     if "DAGSTER_HOME" in os.environ:
-        import dagster as dg
-
         from windrow.assets.fleet.partitions import nodes
+        from windrow.pipelines.instance import open_instance
 
-        with dg.DagsterInstance.get() as instance:
+        with open_instance() as instance:
             if instance.has_dynamic_partition(nodes.name, name):
                 instance.delete_dynamic_partition(nodes.name, name)

@@ -76,11 +76,10 @@ def _bring_page_up_to_date() -> None:
 
 @cache
 def _loaded() -> "tuple[dg.Definitions, dg.DagsterInstance]":
-    import dagster as dg
-
     from windrow.pipelines.definitions import defs
+    from windrow.pipelines.instance import open_instance
 
-    return defs, dg.DagsterInstance.get()
+    return defs, open_instance()
 
 
 def run_node(

@@ -30,11 +30,10 @@ def register(out: Console, first: str, last: str) -> None:
             "DAGSTER_HOME is not set, so there is no instance to register windows with; in the "
             "folder of dagster.yaml: export DAGSTER_HOME=$PWD"
         )
-    import dagster as dg
-
     from windrow.assets.window.partitions import windows
+    from windrow.pipelines.instance import open_instance
 
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         known = set(instance.get_dynamic_partitions(windows.name))
         new = [key for key in keys if key not in known]
         for start in range(0, len(new), KEYS_PER_STATEMENT):

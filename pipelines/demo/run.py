@@ -36,10 +36,9 @@ def run_demo(out: Console, windows: int, groups: int) -> None:
     broken copy of the first one's file. Raises DemoFailed.
     """
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
-    import dagster as dg
-
     from windrow.pipelines.build import build
     from windrow.pipelines.embedded import embedded_chain
+    from windrow.pipelines.instance import open_instance
 
     settings = Settings.read()
     embedded = settings.chain == settings.wallet == "development"
@@ -54,7 +53,7 @@ def run_demo(out: Console, windows: int, groups: int) -> None:
     definitions = build(settings)
     lake = Lake(settings.lake)
     mined: list[int] = []
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         for number in range(windows):
             window = chain.advance_to(window_start(chain.block()) + WINDOW_BLOCKS)
             out.print(f"window {window} ({number + 1} of {windows}): {groups} groups of 16 …")
