@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from windrow import WindrowError
-from windrow.engine.fleet.gpu_facts import driver_and_gpus
+from windrow.engine.fleet.gpu_facts import read_driver
 from windrow.resources.gpu_keepers import Keeper
 from windrow.resources.locks import file_lock
 
@@ -64,7 +64,7 @@ class GpuTurns:
     def _named(self, entries: Sequence[str]) -> tuple[str, ...]:
         if not entries:
             return ()
-        uuids = {str(gpu.index): gpu.uuid for gpu in driver_and_gpus()[2]}
+        uuids = {str(gpu.index): gpu.uuid for gpu in read_driver().gpus}
         return tuple(sorted({uuids.get(entry, entry) for entry in entries}))
 
     def _refuse_kept(self) -> None:

@@ -26,6 +26,7 @@ from windrow.engine.fleet.attestation_wire import (
     opening_limit,
     read_commit,
 )
+from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.fact_formats import short_ref
 from windrow.engine.fleet.frames import BadFrame
 from windrow.resources.fleet.nodes import Answer
@@ -46,7 +47,11 @@ UNSTEADY = 3.0
 def attest(step: Stage) -> None:
     """Ask, verify, and leave checks and proofs with the step. Raises NodeError."""
     budget = step.fleet.work.processor_bytes
-    plans = {gpu.uuid: plan_for(gpu.vram_bytes) for gpu in step.facts().gpus}
+    gpus = step.facts().gpus
+    plans = {gpu.uuid: plan_for(gpu.vram_bytes) for gpu in gpus if gpu.vram_bytes}
+    step.checks += [_unsized(gpu.uuid) for gpu in gpus if gpu.uuid not in plans]
+    if gpus and not plans:
+        return
     if not plans:
         plans = {CPU_UUID: small_plan(budget)}
         step.note_processor()
@@ -54,6 +59,19 @@ def attest(step: Stage) -> None:
     nonce = secrets.token_bytes(32)
     asked = challenge(step.node.name, caller, nonce, plans, budget=budget)
     _ask_and_verify(step, asked, plans)
+
+
+def _unsized(uuid: str) -> NodeCheck:
+    """A card that is not attested: without its memory, its work has no size."""
+    return NodeCheck(
+        "attestation",
+        WINDROW,
+        None,
+        None,
+        reason="skipped: the card's memory is not measured, so its work has no size",
+        remedy="on a split card, sudo nvidia-smi -mig 0; else check that CUDA works: nvidia-smi",
+        gpu=uuid,
+    )
 
 
 def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> None:
@@ -119,7 +137,7 @@ def _expectations(
     step: Stage, plans: Mapping[str, Plan], driver: str | None, claims: Mapping[str, Claimed]
 ) -> Mapping[str, Expectation]:
     """What each card is held to; nothing for a processor, whose speed is anybody's."""
-    gpus = {gpu.uuid: gpu for gpu in step.facts().gpus}
+    gpus = {gpu.uuid: gpu for gpu in step.facts().gpus if gpu.uuid in plans}
     found = {}
     for uuid, gpu in gpus.items():
         plan, good = plans[uuid], []

@@ -112,5 +112,7 @@ def _gpu_rows(found: Facts) -> list[dict[str, Any]]:
     rows = []
     for gpu in found.gpus:
         row = gpu.model_dump(mode="json")
-        rows.append({"gpu_index": row.pop("index"), "gpu": short_ref(gpu), **row})
+        unread = [f"{fact}: {code}" for fact, code in row.pop("unread").items()]
+        mine = {"gpu_index": row.pop("index"), "gpu": short_ref(gpu), "unread": unread}
+        rows.append(mine | row)
     return rows

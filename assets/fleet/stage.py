@@ -18,6 +18,7 @@ from windrow import WindrowError
 from windrow.assets.fleet.partitions import nodes
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.facts import Facts, parse_facts
+from windrow.engine.fleet.gpu_facts import FAULTS
 from windrow.engine.fleet.inventory import Node
 from windrow.engine.fleet.stages import GPU_BUSY, NETWORK_OF
 from windrow.networks.grail.windows import window_start
@@ -26,7 +27,7 @@ from windrow.resources.fleet.nodes import Answer, TaskFailed
 from windrow.resources.warehouse.lake import Lake
 from windrow.resources.warehouse.schema import DATASETS
 
-LOST = frozenset({"GpuLost", "DeviceFailed", "NoSuchDevice", "OutOfMemory"})
+LOST = frozenset({*FAULTS, "NoSuchDevice", "OutOfMemory"})
 """What a node says of itself when it can do no more; any other failure is a finding."""
 
 NEWEST_FACTS = "SELECT facts FROM node_facts WHERE node = ? ORDER BY observed_at DESC LIMIT 1"

@@ -26,6 +26,7 @@ from windrow.engine.fleet.attestation_plan import (
 )
 from windrow.engine.fleet.attestation_work import DeviceWork
 from windrow.engine.fleet.frames import pack
+from windrow.engine.fleet.gpu_facts import DeviceFailed
 from windrow.kernels.exact_matmul import way_of
 
 KEEP_SECONDS: Final = 900.0
@@ -44,10 +45,6 @@ class NoSuchDevice(WindrowError):
 
 class NotEnoughMemory(WindrowError):
     """A challenge asks for more memory than a device has free, or than its budget."""
-
-
-class DeviceFailed(WindrowError):
-    """A device stopped working in the middle of an attestation."""
 
 
 class Sessions:
@@ -161,8 +158,14 @@ def device_of(uuid: str) -> torch.device:
     for index in range(torch.cuda.device_count()):
         if _plain(str(torch.cuda.get_device_properties(index).uuid)) == wanted:
             return torch.device("cuda", index)
+    if torch.version.cuda is None:
+        raise NoSuchDevice(
+            f"PyTorch here is a CPU build and cannot use {uuid}. Compare with nvidia-smi -L; if "
+            "the card is there, install a CUDA build of PyTorch"
+        )
     raise NoSuchDevice(
-        f"no device {uuid} here; {torch.cuda.device_count()} are seen. Compare with nvidia-smi -L"
+        f"PyTorch does not see {uuid}; it sees {torch.cuda.device_count()} GPUs. Compare with "
+        "nvidia-smi -L and CUDA_VISIBLE_DEVICES"
     )
 
 

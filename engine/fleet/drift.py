@@ -6,6 +6,7 @@ from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.fact_formats import short_ref
 from windrow.engine.fleet.facts import Facts
 from windrow.engine.fleet.inventory import Node
+from windrow.engine.fleet.nvml_errors import ERRORS
 
 
 def drift_checks(
@@ -32,19 +33,19 @@ def _cards(node: Node, facts: Facts) -> Iterator[NodeCheck]:
         "gpu_count",
         count == node.gpu_count,
         f"{node.gpu_count} GPUs are declared, {count} are seen",
-        "mend the machine, or gpu_count in fleet.yaml",
+        count_remedy(facts),
         measured=count,
         needed=node.gpu_count,
         unit="GPUs",
     )
-    seen = {short_ref(gpu) or gpu.name for gpu in facts.gpus}
+    seen = {short_ref(gpu) or gpu.name for gpu in facts.gpus if gpu.name}
     if seen and node.gpu:
         wrong = sorted(seen - {node.gpu})
         yield _check(
             "gpu",
             not wrong,
             f"{node.gpu} is declared, {', '.join(wrong)} is seen",
-            "mend `gpu` of the node in fleet.yaml",
+            "correct `gpu` of the node in fleet.yaml",
         )
 
 
@@ -53,7 +54,9 @@ def _identity(
 ) -> Iterator[NodeCheck]:
     uuids = [gpu.uuid for gpu in facts.gpus]
     if len(set(uuids)) != len(uuids):
-        yield _check("gpu_uuid", False, "one GPU is shown more than once", "look at nvidia-smi -L")
+        yield _check(
+            "gpu_uuid", False, "one GPU is shown more than once", "compare with nvidia-smi -L"
+        )
     shared = sorted({elsewhere[uuid] for uuid in uuids if uuid in elsewhere})
     if uuids:
         yield _check(
@@ -72,6 +75,14 @@ def _identity(
             "; ".join(moved),
             "nothing, if you changed cards: the node is verified anew",
         )
+
+
+def count_remedy(facts: Facts) -> str:
+    """What to do where other cards are seen than are declared."""
+    absent = ERRORS.get(facts.driver_absent or "")
+    if absent is not None and not facts.gpus:
+        return f"{absent.meaning}: {absent.remedy}"
+    return "compare with nvidia-smi -L; repair the machine, or correct gpu_count in fleet.yaml"
 
 
 def drift_of(checks: list[NodeCheck]) -> list[str]:

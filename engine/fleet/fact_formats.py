@@ -20,8 +20,10 @@ def perf_info(facts: Facts) -> dict[str, Any]:
         "cpu": {"count": facts.cpu_cores, "frequency": facts.cpu_mhz},
         "gpu": {
             "count": len(gpus),
-            "capacity": sum(gpu.vram_bytes // _MIB for gpu in gpus),
-            "details": [{"name": gpu.name, "capacity": gpu.vram_bytes // _MIB} for gpu in gpus],
+            "capacity": sum((gpu.vram_bytes or 0) // _MIB for gpu in gpus),
+            "details": [
+                {"name": gpu.name, "capacity": (gpu.vram_bytes or 0) // _MIB} for gpu in gpus
+            ],
             "graphics_speed": gpus[0].clock_mhz,
             "memory_speed": gpus[0].memory_clock_mhz,
         }
@@ -54,30 +56,36 @@ def perf_info(facts: Facts) -> dict[str, Any]:
 
 
 def chutes_device(gpu: GpuFacts, identifier: str) -> Device:
-    """What Chutes' bootstrap says of a GPU (chutes §6.1). identifier: the short ref declared."""
+    """What Chutes' bootstrap says of a GPU (chutes §6.1). identifier: the short ref declared.
+
+    The bootstrap reads OpenCL, whose numbers are CUDA's. NVML's largest clock is another number,
+    and never stands in for the clock rate. NVML's memory, with what the driver reserves, is in the
+    accepted range of every card.
+    """
     return Device(
         name=gpu.name[:64],
-        memory=gpu.vram_bytes,
-        processors=gpu.processors or 0,
-        clock_rate=(gpu.clock_mhz or 0.0) * 1000,
+        memory=gpu.cuda_memory_bytes or gpu.vram_bytes,
+        processors=gpu.processors,
+        clock_rate=gpu.cuda_clock_khz,
         identifier=identifier,
     )
 
 
 def chutes_devices(facts: Facts, identifier: str) -> list[dict[str, Any]]:
-    """The body of Chutes' `GET /devices` (chutes §6.1, §6.2)."""
+    """The body of Chutes' `GET /devices` (chutes §6.1, §6.2); null: not measured here."""
     return [
         {
             "uuid": gpu_id(gpu.uuid),
-            "name": gpu.name[:64],
-            "memory": gpu.vram_bytes,
-            "processors": gpu.processors or 0,
-            "clock_rate": (gpu.clock_mhz or 0.0) * 1000,
+            "name": device.name,
+            "memory": device.memory,
+            "processors": device.processors,
+            "clock_rate": device.clock_rate,
             "max_threads_per_processor": 1024,
             "device_index": gpu.index,
             "gpu_identifier": identifier,
         }
         for gpu in facts.gpus
+        for device in (chutes_device(gpu, identifier),)
     ]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from windrow import WindrowError
 from windrow.engine.fleet.frames import BadFrame, from_json, to_json
@@ -28,9 +28,13 @@ Count = Annotated[int, Field(ge=0, le=2**50)]
 Few = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Memory = Annotated[int, Field(ge=0, le=2**41)]
 Uuid = Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z-]{1,60}$")]
+Code = Annotated[str, Field(pattern=r"^[A-Za-z_]{1,40}$")]
 Driver = Annotated[str, Field(pattern=r"^[0-9]{1,4}([.][0-9A-Za-z.-]{0,40})?$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,4}[.][0-9]{1,4}$")]
 Measure = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+
+_DRIVER: Final = TypeAdapter[str](Driver)
+_CUDA: Final = TypeAdapter[str](Version)
 
 
 class BadFacts(WindrowError):
@@ -44,17 +48,22 @@ class _Facts(BaseModel):
 class GpuFacts(_Facts):
     """One GPU, as NVML names things. clocks in MHz, memory in bytes, temperature in Celsius.
 
-    None: this kind of card does not tell. processes: others than the one that asks.
+    None: not measured; `unread` has NVML's code by the name of the query. clock_mhz: the largest
+    clock that NVML lists, which is above what CUDA reports. cuda_clock_khz, cuda_memory_bytes: as
+    CUDA and OpenCL report them. vram_bytes: NVML's total, or CUDA's where NVML has none (unified
+    memory). processes: others than the one that asks.
     """
 
     index: Annotated[int, Field(ge=0, le=255)]
     uuid: Uuid
     name: Text
-    vram_bytes: Memory
-    vram_used_bytes: Memory
+    vram_bytes: Memory | None
+    vram_used_bytes: Memory | None
     processors: Few | None = None
     clock_mhz: Measure | None = None
     memory_clock_mhz: Measure | None = None
+    cuda_clock_khz: Measure | None = None
+    cuda_memory_bytes: Memory | None = None
     power_limit_watts: Measure | None = None
     temperature: Measure | None = None
     ecc: bool | None = None
@@ -62,7 +71,8 @@ class GpuFacts(_Facts):
     pcie_generation: Few | None = None
     pcie_width: Few | None = None
     throttle: Annotated[tuple[Text, ...], Field(max_length=32, strict=False)] = ()
-    processes: Few = 0
+    processes: Few | None = 0
+    unread: Annotated[dict[Code, Code], Field(max_length=32)] = {}
 
 
 class Interface(_Facts):
@@ -82,7 +92,10 @@ class Speeds(_Facts):
 
 
 class Facts(_Facts):
-    """One machine at one moment. clock: its own time, unix seconds. Sizes in bytes."""
+    """One machine at one moment. clock: its own time, unix seconds. Sizes in bytes.
+
+    driver_absent: code of `nvml_errors` that says why there is no driver.
+    """
 
     clock: Measure
     hostname: Text
@@ -104,8 +117,26 @@ class Facts(_Facts):
     interfaces: Annotated[tuple[Interface, ...], Field(max_length=256, strict=False)]
     driver: Driver | None
     cuda: Version | None
+    driver_absent: Code | None = None
     gpus: Annotated[tuple[GpuFacts, ...], Field(max_length=64, strict=False)]
     speeds: Speeds | None = None
+
+
+def valid_driver(version: object) -> str | None:
+    """A driver's version, or None where it is not one."""
+    return _valid(_DRIVER, version)
+
+
+def valid_cuda(version: object) -> str | None:
+    """A CUDA version, or None where it is not one."""
+    return _valid(_CUDA, version)
+
+
+def _valid(adapter: TypeAdapter[str], value: object) -> str | None:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        return None
 
 
 def challenge(*, speeds: bool = False) -> bytes:
@@ -147,14 +178,14 @@ def cache_folder() -> Path:
 
 
 def collect(*, speeds: bool = False) -> Facts:
-    """The facts of this machine. Raises GpuLost."""
-    from windrow.engine.fleet.gpu_facts import driver_and_gpus
+    """The facts of this machine. Raises GpuFault."""
+    from windrow.engine.fleet.gpu_facts import read_driver
 
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     folder = cache_folder()
     disk = psutil.disk_usage(str(folder))
     frequency = psutil.cpu_freq()
-    driver, cuda, gpus = driver_and_gpus()
+    driver = read_driver()
     return Facts(
         clock=time.time(),
         hostname=socket.gethostname()[:256],
@@ -174,9 +205,10 @@ def collect(*, speeds: bool = False) -> Facts:
         container=_container(),
         docker=_docker(),
         interfaces=_interfaces(),
-        driver=driver,
-        cuda=cuda,
-        gpus=tuple(gpus),
+        driver=driver.version,
+        cuda=driver.cuda,
+        driver_absent=driver.absent,
+        gpus=driver.gpus,
         speeds=_speeds(folder) if speeds else None,
     )
 

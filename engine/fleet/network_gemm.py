@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from windrow.engine.fleet.attestation import DeviceFailed, NotEnoughMemory
+from windrow.engine.fleet.attestation import NotEnoughMemory
 from windrow.engine.fleet.frames import BadFrame, from_json, pack, to_json
+from windrow.engine.fleet.gpu_facts import DeviceFailed
 from windrow.engine.fleet.tasks import BadRequest
 from windrow.kernels.row_tree import row_hashes, row_proof, tree_levels
 from windrow.networks.compute_subnet.gpu_proof import matrix_size, states

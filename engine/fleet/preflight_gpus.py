@@ -1,16 +1,24 @@
 """GPUs as they are declared, alone and whole (chutes §12.15-16, compute-horde §2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
+from windrow.engine.fleet.drift import count_remedy
 from windrow.engine.fleet.fact_formats import chutes_device, short_ref
+from windrow.engine.fleet.facts import GpuFacts
+from windrow.engine.fleet.nvml_errors import ERRORS, NvmlError
 from windrow.engine.fleet.preflight_looked import GIB, Looked, at_least, exactly
 from windrow.networks.chutes.gpus import CARDS, device_problem
 from windrow.networks.gonka.model_args import strict_layout
 
 DRIVER: Final = 580
 CUDA: Final = (12, 6)
+RESET: Final = (
+    "stop all programs on the cards, then: sudo nvidia-smi --gpu-reset; if errors return, have the "
+    "card replaced"
+)
+XID: Final = "sudo dmesg | grep Xid, and look the number up in NVIDIA's list of Xid errors"
 MOST_GPUS: Final = 10
 SWITCHED: Final = frozenset({"a100_40gb_sxm", "a100_sxm", "h100_sxm", "h200", "b200"})
 """Cards whose machines join them by switches, which the fabric manager sets up."""
@@ -25,7 +33,9 @@ CLASS_MEMORY: Final = {
 def _gpus(looked: Looked) -> Iterator[NodeCheck]:
     """Declared against seen; one kind of card; nobody else on it (chutes §12.15-16, gonka P02)."""
     node, gpus = looked.node, looked.facts.gpus
-    yield exactly("gpu_count", len(gpus), node.gpu_count, "GPUs are seen")
+    yield exactly(
+        "gpu_count", len(gpus), node.gpu_count, "GPUs are seen", count_remedy(looked.facts)
+    )
     if looked.serves("chutes") and gpus:
         yield NodeCheck(
             "gpus_per_node",
@@ -41,40 +51,109 @@ def _gpus(looked: Looked) -> Iterator[NodeCheck]:
     if not gpus:
         return
     kinds = {gpu.name for gpu in gpus}
-    yield exactly("gpu_kinds", len(kinds), 1, f"kinds of card: {', '.join(sorted(kinds))}")
+    yield exactly(
+        "gpu_kinds",
+        len(kinds),
+        1,
+        f"kinds of card: {', '.join(sorted(kinds))}",
+        "declare the cards of each kind as a node of their own",
+    )
     for gpu in gpus:
-        problem = (
-            device_problem(chutes_device(gpu, node.gpu))
-            if node.gpu
-            else f"it is a {short_ref(gpu) or 'card nobody knows'}, and none is declared"
-        )
+        yield _as_declared(looked, gpu)
+        yield from _state(gpu)
+        yield from _unread(gpu)
+
+
+def _as_declared(looked: Looked, gpu: GpuFacts) -> NodeCheck:
+    """Whether a card is the declared one, by the numbers that Chutes compares (chutes §6.3).
+
+    Without the clock rate the network's verdict is open: it compares CUDA's, and nothing else has
+    it. Name, memory and processors are enough for Windrow's own.
+    """
+    node = looked.node
+    if not node.gpu:
+        problem = f"it is a {short_ref(gpu) or 'card nobody knows'}, and none is declared"
+        unmeasured = []
+    else:
+        device = chutes_device(gpu, node.gpu)
+        problem = device_problem(device) or ""
+        numbers = {
+            "memory": device.memory,
+            "processors": device.processors,
+            "clock rate": device.clock_rate,
+        }
+        unmeasured = [name for name, number in numbers.items() if number is None]
+    accepted = False if problem else None if unmeasured else True
+    known = False if problem else None if {*unmeasured} - {"clock rate"} else True
+    chutes = looked.serves("chutes")
+    return NodeCheck(
+        "gpu_as_declared",
+        "chutes" if chutes else WINDROW,
+        accepted if chutes else None,
+        known,
+        reason=problem or (f"not measured: {', '.join(unmeasured)}" if unmeasured else ""),
+        remedy=f"name the card in fleet.yaml: {_refs(gpu.name)}" if problem else "",
+        gpu=gpu.uuid,
+    )
+
+
+def _state(gpu: GpuFacts) -> Iterator[NodeCheck]:
+    """Whether a card is whole, free and at full speed."""
+    for check, fine, wrong, remedy in (
+        (
+            "gpu_not_split",
+            None if gpu.mig is None and "mig" in _failed(gpu) else not gpu.mig,
+            "MIG is on: the card is split",
+            f"stop all programs on the card, then: sudo nvidia-smi -i {gpu.index} -mig 0",
+        ),
+        (
+            "gpu_alone",
+            None if gpu.processes is None else not gpu.processes,
+            f"{gpu.processes} other processes use the card",
+            "nvidia-smi shows the processes; stop them",
+        ),
+        (
+            "gpu_full_speed",
+            None if "throttle" in _failed(gpu) else not gpu.throttle,
+            f"the card is held down: {', '.join(gpu.throttle)}",
+            "see power, cooling and clock settings: nvidia-smi -q -d PERFORMANCE",
+        ),
+    ):
         yield NodeCheck(
-            "gpu_as_declared",
-            "chutes" if looked.serves("chutes") else WINDROW,
-            problem is None if looked.serves("chutes") else None,
-            problem is None,
-            reason=problem or "",
-            remedy="" if problem is None else f"name the card in fleet.yaml: {_refs(gpu.name)}",
+            check,
+            WINDROW,
+            None,
+            fine,
+            measured=float(gpu.processes)
+            if check == "gpu_alone" and gpu.processes is not None
+            else None,
+            reason="not measured" if fine is None else "" if fine else wrong,
+            remedy=remedy if fine is False else "",
             gpu=gpu.uuid,
         )
-        for check, wrong, remedy in (
-            ("gpu_not_split", bool(gpu.mig), "sudo nvidia-smi -mig 0"),
-            ("gpu_alone", gpu.processes > 0, "nvidia-smi names the processes; end them"),
-            ("gpu_full_speed", bool(gpu.throttle), "see power, cooling and clock settings"),
-        ):
-            said = ", ".join(gpu.throttle) if check == "gpu_full_speed" else ""
-            yield NodeCheck(
-                check,
-                WINDROW,
-                None,
-                not wrong,
-                measured=float(gpu.processes) if check == "gpu_alone" else None,
-                reason=f"{check.replace('_', ' ')} is not so{': ' + said if said else ''}"
-                if wrong
-                else "",
-                remedy=remedy if wrong else "",
-                gpu=gpu.uuid,
-            )
+
+
+def _failed(gpu: GpuFacts) -> dict[str, NvmlError]:
+    """Queries that failed for another reason than that the card has no such number."""
+    known = {fact: ERRORS.get(code, ERRORS["Unknown"]) for fact, code in gpu.unread.items()}
+    return {fact: error for fact, error in known.items() if error.remedy}
+
+
+def _unread(gpu: GpuFacts) -> Iterator[NodeCheck]:
+    """A row a reason why the driver did not tell something: the card works without it."""
+    facts_of: dict[str, list[str]] = {}
+    for fact, error in _failed(gpu).items():
+        facts_of.setdefault(error.name, []).append(fact.replace("_", " "))
+    for name, facts in facts_of.items():
+        yield NodeCheck(
+            "gpu_facts",
+            WINDROW,
+            None,
+            None,
+            reason=f"not measured: {', '.join(facts)}; {ERRORS[name].meaning}",
+            remedy=ERRORS[name].remedy.replace("INDEX", str(gpu.index)),
+            gpu=gpu.uuid,
+        )
 
 
 def _driver(looked: Looked) -> Iterator[NodeCheck]:
@@ -98,17 +177,19 @@ def _driver(looked: Looked) -> Iterator[NodeCheck]:
             remedy="" if major >= DRIVER else f"sudo apt install nvidia-driver-{DRIVER}-server",
         )
     if looked.serves("gonka"):
-        found = tuple(int(part) for part in (looked.facts.cuda or "0").split(".") if part.isdigit())
-        enough = found >= CUDA
+        cuda = looked.facts.cuda
+        found = tuple(int(part) for part in (cuda or "0").split("."))
+        enough = None if cuda is None else found >= CUDA
+        wrong = "not measured" if enough is None else f"the driver supports CUDA {cuda} at most"
         yield NodeCheck(
             "cuda_version",
             "gonka",
             None,
             enough,
-            measured=float(".".join(map(str, found[:2])) or 0),
+            measured=None if cuda is None else float(cuda),
             needed=float(".".join(map(str, CUDA))),
             unit="CUDA",
-            reason="" if enough else f"the driver knows CUDA {looked.facts.cuda or 'none'} at most",
+            reason="" if enough else wrong,
             remedy="" if enough else "install a newer driver: the images need CUDA 12.6 to 12.9",
         )
 
@@ -119,8 +200,8 @@ def _health(looked: Looked) -> Iterator[NodeCheck]:
     if not count:
         return
     for check, found, most, what, remedy in (
-        ("ecc_errors", measured.ecc_errors, 0, "uncorrected memory errors", "nvidia-smi -r"),
-        ("xid_errors", measured.xid_errors, 0, "faults in the kernel's log", "dmesg | grep Xid"),
+        ("ecc_errors", measured.ecc_errors, 0, "uncorrected memory errors", RESET),
+        ("xid_errors", measured.xid_errors, 0, "faults in the kernel's log", XID),
         (
             "persistence_mode",
             None if measured.persistent_gpus is None else count - measured.persistent_gpus,
@@ -159,33 +240,29 @@ def _gonka(looked: Looked) -> Iterator[NodeCheck]:
     gpus = looked.facts.gpus
     if not gpus or not looked.serves("gonka"):
         return
-    # It imports torch, for which whoever only declares assets does not wait.
-    from windrow.networks.gonka.poc_capacity import LEAST_GROUP_GIB, gpu_groups
-
-    sizes = [gpu.vram_bytes / GIB for gpu in gpus]
-    grouped = sum(map(len, gpu_groups(sizes, LEAST_GROUP_GIB["V2"])))
-    yield NodeCheck(
-        "poc_groups",
-        "gonka",
-        grouped > 0,
-        grouped == len(gpus),
-        measured=float(grouped),
-        needed=float(len(gpus)),
-        unit="GPUs",
-        reason="" if grouped == len(gpus) else f"{len(gpus) - grouped} cards are in no group",
-        remedy="" if grouped == len(gpus) else "a group of 1, 2, 4 or 8 cards needs 38 GiB",
-    )
-    free = min(1 - gpu.vram_used_bytes / max(gpu.vram_bytes, 1) for gpu in gpus)
-    yield at_least(
-        "gpu_memory_free",
-        "gonka",
-        None,
-        round(free, 4),
-        0.9,
-        "a card's memory is taken before the proof of compute begins",
-        "nvidia-smi names the processes; end them",
-        "of all",
-    )
+    sizes = [gpu.vram_bytes / GIB for gpu in gpus if gpu.vram_bytes is not None]
+    if len(sizes) < len(gpus):
+        yield NodeCheck("poc_groups", "gonka", None, None, reason="not measured: memory of a card")
+    else:
+        yield _groups(sizes)
+    taken = [
+        gpu.vram_used_bytes / max(gpu.vram_bytes, 1)
+        for gpu in gpus
+        if gpu.vram_used_bytes is not None and gpu.vram_bytes is not None
+    ]
+    if len(taken) == len(gpus):
+        yield at_least(
+            "gpu_memory_free",
+            "gonka",
+            None,
+            round(1 - max(taken), 4),
+            0.9,
+            "a card's memory is taken before the proof of compute begins",
+            "nvidia-smi shows the processes; stop them",
+            "of all",
+        )
+    else:
+        yield NodeCheck("gpu_memory_free", "gonka", None, None, reason="not measured")
     for model in looked.node.models:
         each = strict_layout(model.args).gpus
         fits = each <= len(gpus) and len(gpus) % each == 0 if each else False
@@ -204,6 +281,25 @@ def _gonka(looked: Looked) -> Iterator[NodeCheck]:
         )
 
 
+def _groups(sizes: Sequence[float]) -> NodeCheck:
+    """Whether every card is in a group of the proof of compute. sizes: GiB."""
+    # It imports torch, for which whoever only declares assets does not wait.
+    from windrow.networks.gonka.poc_capacity import LEAST_GROUP_GIB, gpu_groups
+
+    grouped = sum(map(len, gpu_groups(sizes, LEAST_GROUP_GIB["V2"])))
+    return NodeCheck(
+        "poc_groups",
+        "gonka",
+        grouped > 0,
+        grouped == len(sizes),
+        measured=float(grouped),
+        needed=float(len(sizes)),
+        unit="GPUs",
+        reason="" if grouped == len(sizes) else f"{len(sizes) - grouped} cards are in no group",
+        remedy="" if grouped == len(sizes) else "a group of 1, 2, 4 or 8 cards needs 38 GiB",
+    )
+
+
 def _refs(name: str) -> str:
     found = [ref for ref, card in CARDS.items() if card.pattern.split("(")[0].strip() in name]
     return ", ".join(found) or "no card of the table has this name"
@@ -214,7 +310,11 @@ def _class(looked: Looked) -> Iterator[NodeCheck]:
     needed = CLASS_MEMORY.get(looked.node.hardware_class or "")
     if needed is None:
         return
-    most = max((gpu.vram_bytes for gpu in looked.facts.gpus), default=0)
+    sizes = [gpu.vram_bytes for gpu in looked.facts.gpus if gpu.vram_bytes is not None]
+    if looked.facts.gpus and not sizes:
+        yield NodeCheck("class_memory", "compute-horde", True, None, reason="not measured")
+        return
+    most = max(sizes, default=0)
     yield at_least(
         "class_memory",
         "compute-horde",

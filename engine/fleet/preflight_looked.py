@@ -95,7 +95,7 @@ def at_least(
     )
 
 
-def exactly(check: str, measured: int, needed: int, what: str) -> NodeCheck:
+def exactly(check: str, measured: int, needed: int, what: str, remedy: str) -> NodeCheck:
     """A check that wants just so many GPUs."""
     passed = measured == needed
     return NodeCheck(
@@ -107,5 +107,5 @@ def exactly(check: str, measured: int, needed: int, what: str) -> NodeCheck:
         needed=float(needed),
         unit="GPUs",
         reason="" if passed else f"{measured} {what}; {needed} expected",
-        remedy="" if passed else "nvidia-smi -L; mend the machine or fleet.yaml",
+        remedy="" if passed else remedy,
     )

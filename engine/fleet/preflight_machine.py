@@ -50,12 +50,13 @@ def _clock(looked: Looked) -> Iterator[NodeCheck]:
 
 def _memory(looked: Looked) -> Iterator[NodeCheck]:
     """RAM per VRAM: what the guides say, and what pods really get (chutes §3.6, gonka P06)."""
-    vram = sum(gpu.vram_bytes for gpu in looked.facts.gpus)
+    sizes = [gpu.vram_bytes for gpu in looked.facts.gpus if gpu.vram_bytes is not None]
+    vram = sum(sizes)
     if not vram:
         return
     ram = looked.facts.ram_bytes
     if looked.serves("chutes"):
-        each = max(gpu.vram_bytes for gpu in looked.facts.gpus) // GIB
+        each = max(sizes) // GIB
         needed = needed_memory(each, len(looked.facts.gpus)) * GIB
         yield at_least(
             "ram_per_vram",

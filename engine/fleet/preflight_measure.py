@@ -91,7 +91,9 @@ def _card_health() -> tuple[int | None, int | None]:
         return None, None
     rows = [[part.strip() for part in line.split(",")] for line in said.splitlines()]
     errors = [int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()]
-    return sum(row[0] == "Enabled" for row in rows), sum(errors) if errors else None
+    modes = [row[0] for row in rows]
+    told = {*modes} <= {"Enabled", "Disabled"}  # else [N/A], or a sentence instead of cards
+    return modes.count("Enabled") if told else None, sum(errors) if errors else None
 
 
 def _xid_errors() -> int | None:

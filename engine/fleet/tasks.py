@@ -48,7 +48,11 @@ def ping(request: bytes) -> bytes:
 
 
 def answer(task: str, request: bytes) -> bytes:
-    """A task's answer to a request. Raises UnknownTask, BadRequest and what the task raises."""
+    """A task's answer to a request.
+
+    Raises UnknownTask, BadRequest, DeviceFailed for what PyTorch says of CUDA, and what the task
+    raises.
+    """
     if task not in TASKS:
         raise UnknownTask(f"A node does not do {task[:60]!r}; it does {', '.join(TASKS)}.")
     if len(request) > MAX_REQUEST_BYTES:
@@ -57,4 +61,15 @@ def answer(task: str, request: bytes) -> bytes:
         )
     module, function = TASKS[task].split(":")
     run: Task = getattr(import_module(module), function)
-    return run(request)
+    try:
+        return run(request)
+    except RuntimeError as error:
+        said = str(error)
+        if not any(word in said for word in ("CUDA", "cuda", "NVIDIA")):
+            raise
+        from windrow.engine.fleet.gpu_facts import DeviceFailed
+
+        raise DeviceFailed(
+            f"PyTorch cannot use a GPU for {task}: {said[:300]}. To do: run nvidia-smi, and look "
+            "for NVRM and Xid lines: sudo dmesg | grep -iE 'nvrm|xid'"
+        ) from error

@@ -89,12 +89,15 @@ def card_of(name: str, cards: Mapping[str, Card] = CARDS) -> Card | None:
 
 @dataclass(frozen=True)
 class Device:
-    """What a node says of one card. memory: bytes; clock_rate: kHz; identifier: short reference."""
+    """What a node says of one card. memory: bytes; clock_rate: kHz; identifier: short reference.
+
+    All three numbers are those of OpenCL and CUDA (§6.1). None: not measured, and not compared.
+    """
 
     name: str
-    memory: int
-    processors: int
-    clock_rate: float
+    memory: int | None
+    processors: int | None
+    clock_rate: float | None
     identifier: str
     port: int | None = None
 
@@ -104,17 +107,19 @@ def device_problem(device: Device, cards: Mapping[str, Card] = CARDS) -> str | N
     card = card_of(device.name, cards)
     if card is None:
         return f"no known card is called {device.name[:64]!r}"
-    gigabytes = device.memory // 10**9
-    if not card.memory - 1 <= gigabytes <= card.memory * 2**30 / 10**9 + 1:
-        return f"{gigabytes} GB of memory; a {card.short_ref} has {card.memory}"
-    if device.processors != card.processors:
+    if device.memory is not None:
+        gigabytes = device.memory // 10**9
+        if not card.memory - 1 <= gigabytes <= card.memory * 2**30 / 10**9 + 1:
+            return f"{gigabytes} GB of memory; a {card.short_ref} has {card.memory}"
+    if device.processors is not None and device.processors != card.processors:
         return f"{device.processors} processors; a {card.short_ref} has {card.processors}"
-    megahertz = device.clock_rate / 1000
-    if not card.base_clock <= megahertz <= card.boost_clock * 1.1:
-        return (
-            f"a clock of {megahertz:.0f} MHz; a {card.short_ref} runs at {card.base_clock} to "
-            f"{card.boost_clock * 1.1:.0f}"
-        )
+    if device.clock_rate is not None:
+        megahertz = device.clock_rate / 1000
+        if not card.base_clock <= megahertz <= card.boost_clock * 1.1:
+            return (
+                f"a clock of {megahertz:.0f} MHz; a {card.short_ref} runs at {card.base_clock} to "
+                f"{card.boost_clock * 1.1:.0f}"
+            )
     if device.identifier != card.short_ref:
         return f"it is a {card.short_ref}, not a {device.identifier[:32]}"
     if device.port is not None and device.port not in PORTS:

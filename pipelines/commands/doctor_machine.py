@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from windrow.engine.fleet.nvml_errors import ERRORS
 from windrow.environments.sandbox import Sandbox
 from windrow.pipelines.commands.doctor_findings import (
     Finding,
@@ -25,9 +26,14 @@ from windrow.resources.generation.process import ServerProcess
 from windrow.resources.proof_pool.processes import workers_at
 
 if TYPE_CHECKING:
+    from windrow.engine.fleet.gpu_facts import Driver
     from windrow.resources.instance_storage import Database
 
 HELLO_SECONDS = 3.0
+SEE_DRIVER = (
+    "update the NVIDIA driver to one for this CUDA version, then check nvidia-smi and "
+    "sudo dmesg | grep -iE 'nvrm|xid'"
+)
 FREE_BYTES = 2 * 1024**3
 LIVE_FREE_BYTES = 100 * 1024**3
 """A 7B checkpoint, the one before it and the one in the making are 45 GB; the lake grows."""
@@ -126,18 +132,24 @@ def gpus(settings: Settings) -> Sequence[Finding]:
     """What each index means, and whether the parts get in each other's way."""
     import torch
 
+    from windrow.engine.fleet.gpu_facts import read_driver
+
+    driver = read_driver()
     count = torch.cuda.device_count()
     generating = generation_gpus(settings)
     proving = settings.proof_gpus or (() if settings.proof_gpu is None else (settings.proof_gpu,))
     uses = {"generation": generating, "proofs": proving}
     found = []
     for index in range(count):
-        properties = torch.cuda.get_device_properties(index)
+        try:
+            properties = torch.cuda.get_device_properties(index)
+        except RuntimeError as error:
+            return [missing("GPUs", f"PyTorch cannot use GPU {index}: {error}", SEE_DRIVER)]
         doing = " and ".join(use for use, indices in uses.items() if index in indices)
         size = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         found.append(fine(f"GPU {index}", f"{size}: {doing or 'unused'}"))
     if not count:
-        found.append(fine("GPUs", "no CUDA device is visible"))
+        found.append(_no_device(driver, torch.version.cuda))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
     for use, indices in uses.items():
         if not indices:
@@ -165,6 +177,20 @@ def gpus(settings: Settings) -> Sequence[Finding]:
             )
         )
     return found
+
+
+def _no_device(driver: "Driver", built_for: str | None) -> Finding:
+    """Why PyTorch sees no GPU. built_for: CUDA version of this PyTorch, None of a CPU build."""
+    if not driver.gpus:
+        absent = ERRORS.get(driver.absent or "")
+        why = absent.meaning if absent else "the driver lists no card"
+        return fine("GPUs", f"no CUDA device is visible: {why}")
+    seen = f"the driver {driver.version} lists {len(driver.gpus)} GPUs, and PyTorch sees none"
+    if built_for is None:
+        return doubtful("GPUs", f"{seen}: this PyTorch is the CPU build", "install a CUDA build")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
+        return doubtful("GPUs", f"{seen}: CUDA_VISIBLE_DEVICES hides them", "unset it or change it")
+    return missing("GPUs", f"{seen}: it is built for CUDA {built_for}", SEE_DRIVER)
 
 
 def _variable(settings: Settings, use: str) -> str:

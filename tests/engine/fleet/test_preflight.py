@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from windrow.engine.fleet import facts, preflight, preflight_reach
+from windrow.engine.fleet import facts, preflight, preflight_measure, preflight_reach
 from windrow.engine.fleet.checks import NodeCheck
 from windrow.engine.fleet.inventory import Model, Node, WireGuard
 from windrow.engine.fleet.membership import Membership
@@ -41,7 +41,8 @@ def gpu(index: int = 0, **changes: Any) -> facts.GpuFacts:
         "vram_bytes": 48_300_000_000,
         "vram_used_bytes": 0,
         "processors": 142,
-        "clock_mhz": 2520.0,
+        "clock_mhz": 3105.0,
+        "cuda_clock_khz": 2520000.0,
     }
     return facts.GpuFacts(**(values | changes))
 
@@ -371,3 +372,64 @@ def test_measurements_of_another_form_are_refused(
     fields = measured.model_dump(mode="json") | change
     with pytest.raises(preflight.BadMeasurement):
         preflight.parse(json.dumps(fields).encode())
+
+
+def rows_of(looked: Looked, name: str) -> list[NodeCheck]:
+    return [check for check in preflight_checks(looked) if check.check == name]
+
+
+def test_a_clock_rate_that_is_not_measured_leaves_the_networks_verdict_open(sound: Looked) -> None:
+    cards = (gpu(0), gpu(1, cuda_clock_khz=None))
+    known, open_ = rows_of(in_facts(gpus=cards)(sound), "gpu_as_declared")
+    assert (known.network_verdict, known.windrow_verdict, known.reason) == (True, True, "")
+    assert (open_.network_verdict, open_.windrow_verdict) == (None, True)
+    assert open_.reason == "not measured: clock rate"
+
+
+def test_what_the_driver_does_not_tell_is_not_measured(sound: Looked) -> None:
+    unread = {"memory": "NoPermission", "processes": "NoPermission", "power_limit": "NotSupported"}
+    split = gpu(0, vram_bytes=None, vram_used_bytes=None, processes=None, mig=True, unread=unread)
+    looked = in_facts(gpus=(split, gpu(1)))(sound)
+    (told,) = rows_of(looked, "gpu_facts")
+    assert (told.windrow_verdict, told.gpu) == (None, "GPU-0")
+    assert told.reason == "not measured: memory, processes; this user may not ask for it"
+    assert "usermod" in told.remedy
+    for name in ("gpu_memory_free", "poc_groups"):
+        (row,) = rows_of(looked, name)
+        assert row.windrow_verdict is None
+        assert "not measured" in row.reason
+    assert [row.windrow_verdict for row in rows_of(looked, "gpu_alone")] == [None, True]
+    assert [row.windrow_verdict for row in rows_of(looked, "gpu_not_split")] == [False, True]
+    assert rows_of(looked, "gpu_as_declared")[0].windrow_verdict is None
+    (ram,) = rows_of(looked, "ram_per_vram")[:1]
+    assert ram.windrow_verdict is not None
+
+
+def test_a_driver_that_is_not_loaded_has_its_own_remedy(sound: Looked) -> None:
+    looked = in_facts(gpus=(), driver=None, cuda=None, driver_absent="DriverNotLoaded")(sound)
+    (count,) = rows_of(looked, "gpu_count")
+    assert "sudo modprobe nvidia" in count.remedy
+    (count,) = rows_of(in_facts(gpus=(gpu(),))(sound), "gpu_count")
+    assert "nvidia-smi -L" in count.remedy
+
+
+def test_a_cuda_version_that_is_not_told(sound: Looked) -> None:
+    (row,) = rows_of(in_facts(cuda=None)(sound), "cuda_version")
+    assert (row.windrow_verdict, row.reason) == (None, "not measured")
+
+
+@pytest.mark.parametrize(
+    ("said", "health"),
+    [
+        (None, (None, None)),
+        ("Enabled, 0\nDisabled, 3\n", (1, 3)),
+        ("[N/A], [N/A]\n", (None, None)),
+        ("No devices were found\n", (None, None)),
+        ("Enabled, [Not Supported]\n", (1, None)),
+    ],
+)
+def test_what_nvidia_smi_says_of_health(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, health: tuple[int | None, int | None]
+) -> None:
+    monkeypatch.setattr(preflight_measure, "_said", lambda *_: said)
+    assert preflight_measure._card_health() == health

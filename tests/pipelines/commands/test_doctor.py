@@ -1,11 +1,14 @@
 """What the doctor finds, and what it says to do."""
 
+import json
 import os
+import shutil
 import socket
 import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.proof_workers import no_worker_left, pids, stopped
 from tests.support.relays import relays
@@ -55,6 +58,26 @@ def test_gpus_that_are_not_there_name_the_guides_variable(tmp_path: Path) -> Non
     assert "GRAIL_PIPELINE_PROOF_GPU_IDS" in proofs.todo
     shared = [f for f in findings if f.state is State.DOUBTFUL]
     assert ["GPU 93 both generates and proves" in f.found for f in shared] == [True]
+
+
+@pytest.mark.parametrize(
+    ("acts", "state", "said"),
+    [
+        ({"nvmlInit": {"raise": "LibRmVersionMismatch"}}, State.MISSING, "reboot"),
+        ({"nvmlInit": {"raise": "DriverNotLoaded"}}, State.FINE, "kernel module is not loaded"),
+        ({}, State.DOUBTFUL, "CPU build"),
+    ],
+)
+@pytest.mark.skipif(torch.version.cuda is not None, reason="PyTorch here is a CUDA build")
+def test_a_driver_that_fails_has_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, acts: object, state: State, said: str
+) -> None:
+    shutil.copy(Path(__file__).parents[2] / "support" / "driver" / "pynvml.py", tmp_path)
+    (tmp_path / "acts.json").write_text(json.dumps(acts))
+    monkeypatch.syspath_prepend(tmp_path)
+    finding = found(doctor_machine.gpus(settings(tmp_path / "home")), "GPUs")
+    assert finding.state is state
+    assert said in finding.found + finding.todo
 
 
 def test_proofs_on_cuda_need_flash_attention(tmp_path: Path) -> None:
