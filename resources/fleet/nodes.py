@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from windrow import WindrowError
+from windrow.engine.fleet.gpu_facts import DeviceFailed
 from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, BadRequest
 
 _PASSED_ON: Final = (
@@ -114,7 +115,9 @@ class LocalNode:
             began = time.monotonic()
             try:
                 return self._exchange(process, task, request, began + timeout, max_bytes, began)
-            except TaskFailed:
+            except TaskFailed as error:
+                if error.reason == DeviceFailed.__name__:
+                    self._stop()  # after a CUDA error, a process can use no card any more
                 raise
             except BaseException:
                 self._stop()

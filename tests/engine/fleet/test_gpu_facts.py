@@ -228,6 +228,34 @@ def test_a_node_names_the_fault(driver: Act, acts: dict[str, Any], reason: str, 
         node.close()
 
 
+FAIL_ONCE = """
+import os
+from windrow.engine.fleet import tasks
+
+tasks.TASKS["ping"] = "sitecustomize:fail"
+tasks.TASKS["facts"] = "sitecustomize:process"
+
+def fail(request):
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+def process(request):
+    return str(os.getpid()).encode()
+"""
+
+
+def test_a_process_whose_cuda_failed_is_replaced(driver: Act, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAIL_ONCE)
+    node = LocalNode("box")
+    try:
+        before = node.ask("facts", b"", timeout=60, max_bytes=100).body
+        with pytest.raises(TaskFailed, match="unspecified launch failure") as failed:
+            node.ask("ping", b"", timeout=60, max_bytes=100)
+        assert failed.value.reason == "DeviceFailed"
+        assert node.ask("facts", b"", timeout=60, max_bytes=100).body != before
+    finally:
+        node.close()
+
+
 def test_what_pytorch_says_of_cuda_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(error: str) -> Callable[[bytes], bytes]:
         def task(_: bytes) -> bytes:
