@@ -153,6 +153,12 @@ class _Document(_Strict):
     nodes: Annotated[tuple[Node, ...], Field(max_length=MAX_NODES, strict=False)]
     wireguard: WireGuard = WireGuard()
 
+    @field_validator("nodes", mode="before")
+    @classmethod
+    def _none_yet(cls, value: object) -> object:
+        """`nodes:` with nothing below it declares no nodes."""
+        return () if value is None else value
+
 
 @dataclass(frozen=True)
 class Fleet:

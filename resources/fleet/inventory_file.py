@@ -41,7 +41,7 @@ class FleetFile:
             entries = self._entries(text)
             lines = text.rstrip("\n").split("\n")
             if entries:
-                end = entries[-1].end_mark.line
+                end = _end(entries[-1])
                 indent = " " * max(entries[0].start_mark.column - 2, 0)
             else:
                 end = next(n for n, line in enumerate(lines) if line.startswith("nodes:")) + 1
@@ -64,9 +64,7 @@ class FleetFile:
                 )
             entry = entries[names.index(name)]
             lines = text.splitlines(keepends=True)
-            del lines[entry.start_mark.line : entry.end_mark.line]
-            if len(names) == 1:
-                lines = [line.replace("nodes:", "nodes: []", 1) for line in lines]
+            del lines[entry.start_mark.line : _end(entry)]
             return self._store("".join(lines), expected=[n for n in names if n != name])
 
     def _store(self, text: str, expected: list[str] | None = None) -> Fleet:
@@ -98,7 +96,7 @@ class FleetFile:
         parse_fleet(text, str(self.path))
         root = yaml.compose(text, yaml.SafeLoader)
         for key, value in root.value:
-            if key.value == "nodes":
+            if key.value == "nodes" and isinstance(value, yaml.SequenceNode):
                 if value.flow_style and value.value:
                     raise InvalidFleet(
                         str(self.path), ["its nodes are in [ ]; write them one below the other"]
@@ -113,6 +111,15 @@ class FleetFile:
 def _block(node: Mapping[str, Any]) -> str:
     text = yaml.safe_dump(dict(node), sort_keys=False, allow_unicode=True)
     return "- " + textwrap.indent(text, "  ").lstrip()
+
+
+def _end(node: yaml.Node) -> int:
+    """The line after a node's last one; a block's own mark is past the comments that follow it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    line: int = node.end_mark.line
+    return line + (node.end_mark.column > 0)
 
 
 def _names(entries: list[yaml.Node]) -> list[str]:

@@ -51,6 +51,24 @@ def test_a_node_is_added_and_removed_and_comments_stay(file: FleetFile) -> None:
     assert list(file.load().nodes) == ["d"]
 
 
+def test_comments_below_the_last_node_stay(file: FleetFile) -> None:
+    example = (Path(__file__).parents[2] / "fleet.example.yaml").read_text()
+    file.path.write_text(example)
+    models = [{"name": "m", "args": ["--x", "a\nb"]}]
+    file.add({"name": "here", "transport": "local"})
+    file.add({"name": "far", "host": "h", "transport": "kubernetes", "models": models})
+    assert list(file.load().nodes) == ["here", "far"]
+    file.remove("far")
+    file.remove("here")
+    assert file.path.read_text() == example
+    below = "nodes:\n  - name: a\n    transport: local  # ours\n\n# to do: more\n"
+    file.path.write_text(below + "wireguard: {cidr: 10.9.0.0/20}\n")
+    file.add({"name": "b", "transport": "local"})
+    file.remove("a")
+    assert list(file.load().nodes) == ["b"]
+    assert "# to do: more\nwireguard" in file.path.read_text()
+
+
 def test_a_node_that_cannot_be_changes_nothing(file: FleetFile) -> None:
     file.path.write_text(COMMENTED)
     for wrong in ({"name": "a", "transport": "local"}, {"name": "!"}, {"name": "x", "zz": 1}):

@@ -1,5 +1,6 @@
 """fleet.yaml: what it may say, and how a wrong one is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,8 @@ def test_a_node_config_gives_its_nodes() -> None:
             from_node_config(wrong)
 
 
-def test_the_example_is_a_fleet() -> None:
-    example = Path(__file__).parents[3] / "fleet.example.yaml"
-    fleet = parse_fleet(example.read_text())
+def test_the_example_declares_nothing_until_it_is_uncommented() -> None:
+    example = (Path(__file__).parents[3] / "fleet.example.yaml").read_text()
+    assert parse_fleet(example).nodes == {}
+    fleet = parse_fleet(re.sub(r"^( *)# ", r"\1", example, flags=re.MULTILINE))
     assert {node.transport for node in fleet.nodes.values()} == {"local", "agent", "kubernetes"}
