@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-export DAGSTER_HOME := $(CURDIR)
+ROOMS := assets benchmarks engine environments kernels networks pipelines resources src tests
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -22,14 +22,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## mine demo windows end to end on this machine, no account, no GPU, no network
+demo: $(READY)  ## mine demo windows end to end in windrow-demo, no account, no GPU, no network
 	$(BIN)/windrow demo
 
 demo-model: $(READY)  ## train the demo model and its tokenizer again
 	$(BIN)/python -m windrow.pipelines.demo.train
 
 ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
-	$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+	$(BIN)/windrow ui
 
 test: check  ## lint, types, import rule and every test
 	$(BIN)/pytest -m 'not live'
@@ -37,7 +37,7 @@ test: check  ## lint, types, import rule and every test
 test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3, PostgreSQL, Ray
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres,ray]'
 	tests/live/packages.sh
-	PYTHON=$(PYTHON) tests/live/sglang_env.sh $(CURDIR)/.windrow/sglang-venv
+	$(BIN)/windrow install sglang --cpu --no-setting --path .sglang
 	$(BIN)/pytest -m live -rs
 
 conformance: $(READY)  ## only the network vectors
@@ -55,5 +55,8 @@ bench: $(READY)  ## speed and memory ratios, each measured side by side in one r
 soundness: $(READY)  ## what each check lets through and turns away, measured; writes docs/soundness.md
 	$(BIN)/python -m benchmarks.soundness
 
-clean:  ## remove the environment and everything Windrow wrote here
-	rm -rf $(VENV) .windrow .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+clean:  ## remove environments, caches, build outputs and the demo; your own data stay
+	rm -rf $(VENV) .sglang windrow-demo build dist *.egg-info src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
+	find $(wildcard $(ROOMS)) -type d -name __pycache__ -prune -exec rm -rf {} +
+	@test ! -e .windrow || echo "Kept your data: .windrow"

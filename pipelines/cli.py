@@ -1,26 +1,58 @@
 """The `windrow` command."""
 
 import logging
+import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from dotenv import load_dotenv
 from rich.console import Console
 
 from windrow import WindrowError
+from windrow.pipelines.commands.folder import adopt_folder
+from windrow.pipelines.commands.install import app as installs
 from windrow.pipelines.commands.node_cli import app as nodes
 
 app = typer.Typer(
     help="Run, prove, check and account for GPU work on proof-of-compute networks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(nodes, name="node")
+app.add_typer(installs, name="install")
 out = Console()
 err = Console(stderr=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"windrow {version('windrow')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def windrow(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Run, prove, check and account for GPU work on proof-of-compute networks."""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="made if it is missing")] = Path(),
+) -> None:
+    """Write Dagster's files, a commented .env and a fleet.yaml; a file that exists is kept."""
+    from windrow.pipelines.commands.folder import init as make
+
+    make(out, folder)
 
 
 @app.command()
@@ -28,10 +60,37 @@ def demo(
     windows: Annotated[int, typer.Option(min=1, help="windows to mine")] = 3,
     groups: Annotated[int, typer.Option(min=1, help="groups of 16 rollouts a window")] = 4,
 ) -> None:
-    """Mine windows of the embedded network end to end, and show what came of them."""
-    from windrow.pipelines.demo.run import run_demo
+    """Mine, validate and verify nodes end to end, apart from your own data, in windrow-demo."""
+    # Before PyTorch loads: its threads wait for each other where the demo has not every core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from windrow.pipelines.demo.run import FOLDER, run_demo
 
-    run_demo(out, windows, groups)
+    run_demo(out, windows, groups, Path(FOLDER))
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="address to listen on; no login")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 3000,
+) -> None:
+    """Dagster's UI, with the daemon that starts runs, until interrupted."""
+    from windrow.pipelines.commands.ui import serve
+
+    serve(out, host, port)
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def dagster(context: typer.Context) -> None:
+    """Dagster's own command, with the instance of this folder: windrow dagster job list."""
+    from windrow.pipelines.commands.ui import run_dagster
+
+    run_dagster(context.args)
 
 
 @app.command()
@@ -208,9 +267,9 @@ def explain(
 
 def main() -> None:
     """Run the command; a WindrowError is a message and exit status 2, never a traceback."""
-    load_dotenv(Path.cwd() / ".env")  # as Dagster does; what is set already wins
     try:
-        app()
+        adopt_folder()
+        app(prog_name="windrow")
     except WindrowError as error:
         err.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -12,19 +12,20 @@ from windrow.resources.configuration.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("pipelines", "assets", "resources", "engine", "environments", "networks", "kernels")
+FILES = ("dagster.yaml", "workspace.yaml", ".env.example", "fleet.example.yaml")
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_is_a_link_into_the_package(room: str) -> None:
-    link = ROOT / "src" / "windrow" / room
+@pytest.mark.parametrize("name", [*ROOMS, *FILES])
+def test_a_room_or_file_is_a_link_into_the_package(name: str) -> None:
+    link = ROOT / "src" / "windrow" / name
     assert link.is_symlink()
-    assert link.readlink() == Path("../..") / room
-    assert link.resolve() == ROOT / room
+    assert link.readlink() == Path("../..") / name
+    assert link.resolve() == ROOT / name
 
 
 def test_the_package_holds_nothing_but_links() -> None:
     entries = {path.name for path in (ROOT / "src" / "windrow").iterdir()} - {"__pycache__"}
-    assert entries == {*ROOMS, "__init__.py", "py.typed"}
+    assert entries == {*ROOMS, *FILES, "__init__.py", "py.typed"}
 
 
 def test_the_name_kernels_is_never_ours() -> None:

@@ -13,7 +13,9 @@ from windrow.engine.fleet.checks import WINDROW
     check_specs=[verdict_of("attestation")],
 )
 def attestation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    """Memory filled, kept and walked over on every device; docs/attestation.md says what it proves.
+    """Proof of the memory and the speed of every device.
+
+    Memory is filled with exact matrix products, kept, and read in an unpredictable order.
 
     A machine without a GPU is asked for little, on its processor, and a row says so.
     """

@@ -115,7 +115,7 @@ CONSERVATIVE: Final[Mapping[str, Calibration]] = MappingProxyType(
             logit_drift=0.02,
             logprob_mean=2e-3,
             source="default for float32 on one machine or several; about 1,000 times the drift "
-            "between attention kernels of the demo's model (docs/soundness.md)",
+            "between attention kernels of the demo's model",
         ),
         "bfloat16": Calibration(
             dtype="bfloat16",
@@ -129,7 +129,7 @@ CONSERVATIVE: Final[Mapping[str, Calibration]] = MappingProxyType(
             source="default for bfloat16 across devices and attention kernels, whose activations "
             "agree to two or three digits; three to ten times the drift between kernels of the "
             "demo's model, below sketches of which a part is zero and below log-probs that are all "
-            "zero (docs/soundness.md)",
+            "zero",
         ),
     }
 )

@@ -20,6 +20,7 @@ from windrow.pipelines.commands.doctor_findings import (
     look,
     missing,
 )
+from windrow.pipelines.commands.folder import require_instance
 from windrow.pipelines.live import generation_gpus
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.generation.process import ServerProcess
@@ -74,16 +75,8 @@ def dagster(_: Settings) -> Sequence[Finding]:
     """Whether runs are remembered, in databases that Dagster can open."""
     from windrow.resources.instance_storage import databases, sqlite_folder
 
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        return [
-            missing(
-                "Dagster",
-                "DAGSTER_HOME is not set, so dagster commands forget their runs",
-                "in the folder of dagster.yaml: export DAGSTER_HOME=$PWD",
-            )
-        ]
-    folder = sqlite_folder(Path(home))
+    home = require_instance()
+    folder = sqlite_folder(home)
     if folder is None:
         return [fine("Dagster", f"DAGSTER_HOME={home}; its database is not SQLite")]
     found = [finding for file in databases(folder.path) if (finding := _database(file))]
@@ -93,8 +86,8 @@ def dagster(_: Settings) -> Sequence[Finding]:
                 "Dagster",
                 f"dagster.yaml in {home} does not name Windrow's storage: processes that open a "
                 "new instance at the same time can break its databases",
-                "copy the `storage:` section of the dagster.yaml that Windrow ships, and set its "
-                f"base_dir to {folder.path}",
+                "copy the `storage:` section of a dagster.yaml that `windrow init` writes, and set "
+                f"its base_dir to {folder.path}",
             )
         )
     return found or [fine("Dagster", f"DAGSTER_HOME={home}, databases in {folder.path}")]
@@ -217,6 +210,13 @@ def attention(settings: Settings) -> Sequence[Finding]:
     ]
 
 
+_INSTALL = {
+    "sglang": "windrow install sglang",
+    "vllm": "install vLLM in a virtual environment of its own, and set WINDROW_GENERATION_PYTHON "
+    "to that environment's python",
+}
+
+
 @look("generation server")
 def generation_port(settings: Settings) -> Sequence[Finding]:
     """Whether the server's port is free, or a server is there."""
@@ -227,7 +227,10 @@ def generation_port(settings: Settings) -> Sequence[Finding]:
         return [_answers(about, url) for url in settings.generation_servers]
     python = settings.generation_python
     if python is not None and not os.access(python, os.X_OK):
-        return [missing(about, f"{python} cannot be run", "set WINDROW_GENERATION_PYTHON")]
+        return [missing(about, f"{python} cannot be run", _INSTALL[settings.generation])]
+    if python is None and find_spec(settings.generation) is None:
+        said = f"{settings.generation} is not installed in Windrow's own environment"
+        return [missing(about, said, _INSTALL[settings.generation])]
     port = settings.generation_port
     with socket.socket() as probe:
         probe.settimeout(2.0)

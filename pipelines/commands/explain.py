@@ -16,7 +16,7 @@ from windrow.resources.warehouse.schema import DATASETS
 Row = Mapping[str, Any]
 
 VALIDATE: Final = (
-    "dagster job execute -m windrow.pipelines.definitions -j validate_window "
+    "windrow dagster job execute -m windrow.pipelines.definitions -j validate_window "
     """--tags '{{"dagster/partition": "{window}"}}'"""
 )
 _OF_MINER = "FROM {dataset} WHERE window_start = ? AND hotkey = ?"

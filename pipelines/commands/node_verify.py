@@ -1,17 +1,16 @@
 """`windrow node verify`: a run a node, some at the same time, in processes that take turns."""
 
 import multiprocessing
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from windrow.engine.fleet.stages import STAGES, concerned
+from windrow.pipelines.commands.folder import require_instance
 from windrow.pipelines.commands.node_table import print_nodes
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.fleet.inventory_file import FleetFile
@@ -26,7 +25,7 @@ FINE, WRONG, LOST = 0, 1, 2
 def verify_nodes(out: Console, names: Sequence[str], *, whole: bool, at_once: int) -> int:
     """Verify nodes and print what came of it; the exit status.
 
-    Raises UnknownNode and InvalidFleet, before anything is asked.
+    Raises UnknownNode, InvalidFleet and NoInstance, before anything is asked.
     """
     from windrow.assets.fleet.standings import standings
 
@@ -44,7 +43,7 @@ def verify_nodes(out: Console, names: Sequence[str], *, whole: bool, at_once: in
         )
         for name in chosen
     }
-    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
+    require_instance()
     done = _run_all(todo, at_once)
     wrong = print_nodes(out, lake, declared, chosen)
     return LOST if not all(done) else WRONG if wrong else FINE

@@ -1,12 +1,11 @@
 """`windrow windows`: make windows known to Dagster, so that a backfill can be given them."""
 
-import os
-
 from rich.console import Console
 
 from windrow import WindrowError
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import parse_window, window_start
+from windrow.pipelines.commands.folder import require_instance
 from windrow.pipelines.live import open_chain
 from windrow.pipelines.retention import KEPT_WINDOWS
 from windrow.resources.configuration.settings import Settings
@@ -20,16 +19,15 @@ class NoSuchWindows(WindrowError):
 
 
 def register(out: Console, first: str, last: str) -> None:
-    """Register the windows of a range, and say how to backfill them. Raises NoSuchWindows."""
+    """Register the windows of a range, and say how to backfill them.
+
+    Raises NoSuchWindows, NoInstance.
+    """
     keys = _keys(first, last)
     newest = window_start(open_chain(Settings.read()).block())
     if int(keys[-1]) > newest:
         raise NoSuchWindows(f"window {keys[-1]} is still to come; the newest is {newest}")
-    if "DAGSTER_HOME" not in os.environ:
-        raise NoSuchWindows(
-            "DAGSTER_HOME is not set, so there is no instance to register windows with; in the "
-            "folder of dagster.yaml: export DAGSTER_HOME=$PWD"
-        )
+    require_instance()
     from windrow.assets.window.partitions import windows
     from windrow.pipelines.instance import open_instance
 
@@ -40,8 +38,8 @@ def register(out: Console, first: str, last: str) -> None:
             instance.add_dynamic_partitions(windows.name, new[start : start + KEYS_PER_STATEMENT])
     out.print(
         f"{len(keys)} windows are registered, {len(new)} of them new. To mine them, while "
-        "`dagster dev` or the daemon runs:\n"
-        f"  dagster job backfill -w workspace.yaml -j mine_window "
+        "`windrow ui` or Dagster's daemon runs:\n"
+        f"  windrow dagster job backfill -w workspace.yaml -j mine_window "
         f"--from {keys[0]} --to {keys[-1]} --noprompt\n"
         "For windows that have been mined, prove_window proves again and validate_window scores "
         "again.",

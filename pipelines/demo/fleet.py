@@ -1,8 +1,8 @@
 """The demo's fleet: this machine, an agent on it, and one that cheats, each verified."""
 
 import contextlib
-import dataclasses
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -39,21 +39,19 @@ class DemoFleetFailed(WindrowError):
 def verify_fleet(out: Console, settings: Settings, instance: "dg.DagsterInstance") -> None:
     """Verify three nodes and show what came of them. Raises DemoFleetFailed.
 
-    Small sizes on processors stand for cards, and the rows say so. fleet.yaml is not looked at.
+    Small sizes on processors stand for cards, and the rows say so. The nodes are written to the
+    demo's own fleet.yaml.
     """
     from windrow.assets.fleet.partitions import nodes
     from windrow.pipelines.build import build
     from windrow.pipelines.commands.node_verify import run_node, run_page
     from windrow.resources.fleet.access import Work
 
-    home = settings.home / "demo-fleet"
-    settings = dataclasses.replace(settings, fleet=home / "fleet.yaml")
     wallet = DevelopmentWallet(settings.wallet_uri)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_models())
         agents = {
             CHEAT: stack.enter_context(_cheating_agent(wallet.hotkey)),
-            HONEST: stack.enter_context(_honest_agent(wallet.hotkey, home)),
+            HONEST: stack.enter_context(_honest_agent(wallet.hotkey, settings.home / "agent")),
         }
         _declare(settings.fleet, agents)
         definitions = build(settings)
@@ -83,7 +81,8 @@ def _hold_to_promise(lake: Lake, names: list[str]) -> None:
     if caught != {CHEAT} or unverified:
         raise DemoFleetFailed(
             f"caught: {', '.join(sorted(caught)) or 'nobody'}; not verified: "
-            f"{', '.join(unverified) or 'nobody'}; windrow sql network_refusals says why"
+            f"{', '.join(unverified) or 'nobody'}. The reasons: "
+            f"cd {shlex.quote(str(Path.cwd()))} && windrow sql network_refusals"
         )
 
 
@@ -99,19 +98,6 @@ def _declare(path: Path, agents: dict[str, dict[str, Any]]) -> None:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump({"nodes": [here, *others]}, sort_keys=False))
-
-
-@contextlib.contextmanager
-def _models() -> Iterator[None]:
-    """This machine answers with the demo's own model."""
-    before = os.environ.get("WINDROW_NODE_MODELS")
-    os.environ["WINDROW_NODE_MODELS"] = str(CHECKPOINT.parent)
-    try:
-        yield
-    finally:
-        del os.environ["WINDROW_NODE_MODELS"]
-        if before is not None:
-            os.environ["WINDROW_NODE_MODELS"] = before
 
 
 @contextlib.contextmanager
@@ -141,7 +127,7 @@ def _printed(process: "subprocess.Popen[str]") -> dict[str, Any]:
         lines.append(line)
     entry = yaml.safe_load("".join(lines[1:])) if lines else None
     if not isinstance(entry, dict):
-        raise DemoFleetFailed("windrow agent did not start; try it by hand")
+        raise DemoFleetFailed("the demo's agent did not start; the lines above say why")
     return entry
 
 

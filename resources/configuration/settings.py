@@ -203,6 +203,11 @@ class Settings:
         ]
 
 
+def is_setting(name: str) -> bool:
+    """Whether a variable's name is one that settings are read from, or is checked as one."""
+    return name.startswith(PREFIX) or guide.of_family(name)
+
+
 def _surroundings() -> dict[str, str]:
     file = {k: v for k, v in dotenv_values(Path.cwd() / ".env").items() if v is not None}
     return {**file, **os.environ}

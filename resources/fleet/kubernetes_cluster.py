@@ -257,7 +257,8 @@ def _named(act: str) -> Iterator[None]:
             case 401 | 403 | 409 | 422:
                 raise ClusterRefused(
                     f"{act}: the cluster refuses ({error.status}): {said}. "
-                    "docs/fleet-kubernetes.md names the rights that are needed"
+                    "Windrow needs these rights in the namespace: create and delete jobs; get and "
+                    "list pods and pods/log; create and get pods/attach. In the cluster: get nodes"
                 ) from error
             case _:
                 raise ClusterUnreachable(

@@ -82,7 +82,7 @@ def require_client() -> None:
     if importlib.util.find_spec("kubernetes") is None:
         raise KubernetesMissing(
             "nodes of a cluster are asked through the kubernetes package, which is not installed "
-            "here: pip install 'windrow[kubernetes]'"
+            "here: pip install kubernetes"
         )
 
 

@@ -48,7 +48,7 @@ class RayHost:
     def __init__(self, address: str, number: int, device: str) -> None:
         """device: "cpu" or "cuda:0", as the actor sees it."""
         if importlib.util.find_spec("ray") is None:
-            raise RayMissing("ray is not installed; install windrow[ray]")
+            raise RayMissing("ray is not installed; pip install ray")
         self._address = address
         self._actor_name = f"proof-worker-{number}"
         self._device = device

@@ -1,7 +1,8 @@
 """Windrow runs, proves, checks and accounts for GPU work on proof-of-compute networks.
 
 This package holds nothing but links to the rooms at the top of the repository
-(``from windrow.kernels import …``) and the one error every other error derives from.
+(``from windrow.kernels import …``), links to the files that `windrow init` writes, and the one
+error every other error derives from.
 """
 
 

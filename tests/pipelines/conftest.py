@@ -47,15 +47,10 @@ def instance_on_disk(
 @pytest.fixture(scope="session")
 def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> Demonstrated:
     """The demo, run once on a terminal of 80 columns."""
-    home = tmp_path_factory.mktemp("demo")
-    shutil.copy(ROOT / "dagster.yaml", home)
-    variables = {"WINDROW_HOME": str(home / "windrow"), "WINDROW_CHAIN_CLOCK": "stepped"}
+    folder = tmp_path_factory.mktemp("demo") / "windrow-demo"
+    stepped = {"WINDROW_CHAIN_CLOCK": "stepped"}
     out = Console(file=io.StringIO(), width=80)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        for name, value in {**variables, "DAGSTER_HOME": str(home)}.items():
-            patch.setenv(name, value)
-        run_demo(out, windows=1, groups=2)
-    settings = Settings.read(variables)
+    run_demo(out, windows=1, groups=2, folder=folder, given=stepped)
+    settings = Settings.read({"WINDROW_HOME": str(folder / ".windrow"), **stepped})
     (window,) = Lake(settings.lake).query("SELECT DISTINCT window_start FROM scores").to_pylist()
     return Demonstrated(settings, out.file.getvalue(), window["window_start"])

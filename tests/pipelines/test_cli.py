@@ -48,12 +48,16 @@ def test_status_shows_the_open_window_and_the_newest_ones(settings: Settings) ->
     assert "missed" in printed
 
 
-def test_doctor_lists_settings_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_lists_settings_and_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.setenv("R2_WRITE_SECRET_ACCESS_KEY", "s3cr3t")
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
-    assert "DAGSTER_HOME is not set" in result.output
+    assert "has no dagster.yaml" in result.output
+    assert "windrow init" in result.output
     assert "WINDROW_MAX_GROUPS" in result.output
     assert "development chain at block" in result.output
     assert "R2_WRITE_SECRET_ACCESS_KEY" in result.output

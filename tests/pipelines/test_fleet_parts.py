@@ -92,5 +92,5 @@ def test_without_the_client_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes", None)
-    with pytest.raises(KubernetesMissing, match=r"pip install 'windrow\[kubernetes\]'"):
+    with pytest.raises(KubernetesMissing, match=r"pip install kubernetes"):
         fleet(tmp_path).access(NODE)

@@ -1,5 +1,6 @@
 """Which part each setting makes; nothing is started and nobody asked."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
@@ -9,7 +10,7 @@ from dagster_shared.serdes import serialize_value
 
 from tests.resources.test_guide_settings import MINER
 from windrow.pipelines.build import build
-from windrow.pipelines.demo.run import DemoFailed, run_demo
+from windrow.pipelines.demo.run import DemoFailed, own_installation
 from windrow.pipelines.live import generation_gpus, proof_gpus, s3_resource, window_resources
 from windrow.resources.admission import Open, SubnetAdmission
 from windrow.resources.beacon import BlockHashBeacon, LiveDrand
@@ -132,7 +133,7 @@ def test_proof_workers_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     settings = Settings.read(given)
     assert proof_gpus(settings) == ()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RayMissing, match=r"windrow\[ray\]"):
+    with pytest.raises(RayMissing, match="pip install ray"):
         window_resources(settings)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     pool = window_resources(settings)["inference"]._proofs
@@ -141,11 +142,28 @@ def test_proof_workers_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {host._device for host in hosts} == {"cuda:0"}
 
 
-def test_the_demo_never_runs_on_live_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from rich.console import Console
-
+def test_the_demo_takes_no_setting_of_the_operator(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, value in MINER.items():
+    Path(".env").write_text("WINDROW_LAKE=elsewhere\nWINDROW_CHAIN_SEED=mine\n")
+    given = {**MINER, "WINDROW_HOME": str(tmp_path / "mine"), "DAGSTER_HOME": str(tmp_path)}
+    for name, value in given.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(DemoFailed, match="never a live one"):
-        run_demo(Console(), 1, 1)
+    demo = tmp_path / "windrow-demo"
+    demo.mkdir()
+    before = dict(os.environ)
+    with own_installation(demo, {"WINDROW_MAX_GROUPS": "5"}) as settings:
+        assert settings.chain == settings.wallet == "development"
+        assert settings.bucket == str(demo / ".windrow" / "bucket")
+        assert {settings.home, settings.lake.parent} == {demo / ".windrow"}
+        assert (settings.fleet, settings.chain_seed) == (demo / "fleet.yaml", "windrow")
+        assert settings.max_groups == 5
+        assert os.environ["DAGSTER_HOME"] == str(demo)
+        assert not any(name in os.environ for name in MINER)
+    assert dict(os.environ) == before
+    assert Path.cwd() == tmp_path
+    with (demo / ".env").open("a") as env:
+        env.writelines(f"{name}={value}\n" for name, value in MINER.items())
+    with pytest.raises(DemoFailed, match="asks for live parts"), own_installation(demo, {}):
+        pass

@@ -1,4 +1,4 @@
-"""SGLang's own server on this machine's CPU (tests/live/sglang_env.sh), and checkpoints for it."""
+"""SGLang's own server on this machine's CPU (windrow install sglang), and checkpoints for it."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ from windrow.resources.checkpoints.publishing import write_full_metadata
 from windrow.resources.generation.launch import ServerLaunch
 
 ROOT = Path(__file__).parents[2]
-PYTHON = Path(os.environ.get("SGLANG_PYTHON", ROOT / ".windrow/sglang-venv/bin/python"))
+PYTHON = Path(os.environ.get("SGLANG_PYTHON", ROOT / ".sglang/bin/python"))
 DEMO = ROOT / "pipelines/demo/checkpoint"
 
 
 def missing() -> str:
     """What is not installed, or nothing."""
-    return "" if PYTHON.exists() else f"SGLang ({PYTHON}; tests/live/sglang_env.sh installs it)"
+    return "" if PYTHON.exists() else f"SGLang ({PYTHON}; make test-live installs it)"
 
 
 def cpu_launch(port: int | None = None) -> ServerLaunch:

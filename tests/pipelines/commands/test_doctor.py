@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -90,7 +91,12 @@ def test_proofs_on_cuda_need_flash_attention(tmp_path: Path) -> None:
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        made = settings(tmp_path, WINDROW_GENERATION="sglang", WINDROW_GENERATION_PORT=port)
+        made = settings(
+            tmp_path,
+            WINDROW_GENERATION="sglang",
+            WINDROW_GENERATION_PORT=port,
+            WINDROW_GENERATION_PYTHON=sys.executable,
+        )
         (busy,) = doctor_machine.generation_port(made)
         named = settings(
             tmp_path,
@@ -102,6 +108,23 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert "WINDROW_GENERATION_PORT" in busy.todo
     (free,) = doctor_machine.generation_port(made)
     assert free.state is State.FINE
+
+
+@pytest.mark.parametrize(
+    ("server", "python", "todo"),
+    [
+        ("sglang", "none", "windrow install sglang"),
+        ("sglang", "/nowhere/bin/python", "windrow install sglang"),
+        ("vllm", "none", "WINDROW_GENERATION_PYTHON"),
+    ],
+)
+def test_a_server_that_is_not_installed(
+    tmp_path: Path, server: str, python: str, todo: str
+) -> None:
+    made = settings(tmp_path, WINDROW_GENERATION=server, WINDROW_GENERATION_PYTHON=python)
+    (finding,) = doctor_machine.generation_port(made)
+    assert finding.state is State.MISSING
+    assert todo in finding.todo
 
 
 def test_what_earlier_runs_left_running_is_listed(
