@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from windrow import WindrowError
 from windrow.pipelines.commands.folder import adopt_folder
 from windrow.pipelines.commands.install import app as installs
 from windrow.pipelines.commands.node_cli import app as nodes
+from windrow.pipelines.commands.printing import readable
 
 app = typer.Typer(
     help="Run, prove, check and account for GPU work on proof-of-compute networks.",
@@ -271,7 +273,8 @@ def main() -> None:
         adopt_folder()
         app(prog_name="windrow")
     except WindrowError as error:
-        err.print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False, soft_wrap=True)
+        said = Text.assemble((type(error).__name__, "bold red"), ": ", readable(str(error)))
+        err.print(said, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -54,7 +54,6 @@ def attest(step: Stage) -> None:
         return
     if not plans:
         plans = {CPU_UUID: small_plan(budget)}
-        step.note_processor()
     caller = step.fleet.wallet.hotkey
     nonce = secrets.token_bytes(32)
     asked = challenge(step.node.name, caller, nonce, plans, budget=budget)
@@ -96,6 +95,7 @@ def _ask_and_verify(step: Stage, asked: bytes, plans: Mapping[str, Plan]) -> Non
     )
     spent = time.process_time() - began
     step.checks += checks
+    step.note_cards()
     wrong = {check.gpu for check in checks if check.windrow_verdict is False}
     for proof in proofs:
         plan, claimed = proof.plan, proof.claimed

@@ -16,8 +16,6 @@ def prove_compute(step: Stage) -> None:
     """
     work = step.fleet.work
     gpus = step.facts().gpus
-    if not gpus:
-        step.note_processor()
     key = hashlib.sha256(step.node.name.encode()).hexdigest()
     asked = Challenge(
         block_hash=secrets.token_hex(32).upper(),
@@ -43,6 +41,7 @@ def prove_compute(step: Stage) -> None:
         network_sample_size=samples,
     )
     step.checks += found.checks
+    step.note_cards()
     step.proof(
         driver=step.facts().driver,
         seed=asked.block_hash,

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from windrow.assets.fleet.stage import Stage
+from windrow.engine.fleet.cards import CHECK as CARDS
 from windrow.engine.fleet.checks import NodeCheck
 
 MOST_ROWS = 100
@@ -71,11 +72,13 @@ def said(verdict: bool | None) -> str:
 
 
 def _verdict(checks: Iterable[NodeCheck], name: str) -> dg.AssetCheckResult:
-    """Windrow's no is an error; a no that only the network says is a warning."""
+    """Windrow's no is an error; a no that only the network says, or cards that did not answer, a
+    warning."""
     checks = list(checks)
     wrong = [check for check in checks if check.windrow_verdict is False]
     refused = [check for check in checks if check.network_verdict is False]
-    found = wrong or refused
+    missing = [check for check in checks if check.check == CARDS and check.windrow_verdict is None]
+    found = wrong or refused or missing
     said_so = "; ".join(f"{check.check} ({check.network}): {check.reason}" for check in found[:3])
     return dg.AssetCheckResult(
         check_name=name,

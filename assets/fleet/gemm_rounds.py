@@ -30,8 +30,6 @@ def prove_product(step: Stage, network: str) -> None:
     """
     gpus = step.facts().gpus
     work = step.fleet.work
-    if not gpus:
-        step.note_processor()
     asked = Product(
         secrets.token_hex(32),
         work.gpu_matrix if gpus else work.processor_matrix,
@@ -53,6 +51,7 @@ def prove_product(step: Stage, network: str) -> None:
     except BadProof as error:
         wrong = dict.fromkeys(asked.gpus, str(error))
     spent = time.process_time() - began
+    step.note_cards([] if backend == "cpu" else None)
     said = ask_as_network(step)
     step.checks.append(said.check(network, not any(wrong.values())))
     for index, reason in wrong.items():

@@ -36,6 +36,8 @@ def _challenge(step: Stage) -> None:
     if not step.facts().gpus:  # nobody said there was one, so that none is shown is no lie
         found = [found[0], *(replace(check, windrow_verdict=None) for check in found[1:])]
     step.checks += found
+    if not step.facts().gpus:  # a card's work is not told from a processor's
+        step.note_cards()
     step.proof(
         driver=step.facts().driver,
         seed=asked.salt,
@@ -50,7 +52,6 @@ def _challenge(step: Stage) -> None:
 def _length(step: Stage) -> int:
     """Characters of the password: as the network's controller has it, fewer for a processor."""
     if not step.facts().gpus:
-        step.note_processor()
         return step.fleet.work.password
     rows = step.lake.query(NEWEST, [step.node.name]).to_pylist()
     solved = [row["size"] for row in rows if row["passed"]]

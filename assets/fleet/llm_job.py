@@ -44,8 +44,6 @@ def _run(step: Stage, prompts: ObjectStore, answers: ObjectStore) -> None:
 
     work = step.fleet.work
     gpus = bool(step.facts().gpus)
-    if not gpus:
-        step.note_processor()
     model = step.node.models[0].name.replace("/", "--")
     try:
         node, trusted = step.fleet.access(step.node), step.fleet.trusted(step.node)
@@ -60,7 +58,7 @@ def _run(step: Stage, prompts: ObjectStore, answers: ObjectStore) -> None:
         )
         run = run_job(JobBuckets(prompts, answers), job, node, trusted)
     except TrustedNodeFailed as error:
-        step.skip(NETWORK, str(error)[:1000], "mend the trusted node: it must have the model too")
+        step.skip(NETWORK, str(error)[:1000], "Fix the trusted node: it must have the model too")
         return
     except TaskFailed as error:
         step.refused(NETWORK, error, network_verdict=False)
@@ -76,6 +74,7 @@ def _run(step: Stage, prompts: ObjectStore, answers: ObjectStore) -> None:
         receipt = run.upload.receipt
         replay |= {"download": receipt.download_seconds, "upload": receipt.upload_seconds}
     step.checks += verdict.checks
+    step.note_cards()
     step.proof(
         seed=job.commitment(),
         size=job.prompts,

@@ -17,7 +17,7 @@ def preflight(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """Every rule of the guides that concerns the node (chutes §12, gonka §3 and the others)."""
     with step_of(context) as step:
         node, fleet = step.node, step.fleet
-        asked = Asked(ports=node.ports, models=tuple(model.name for model in node.models))
+        asked = Asked(ports=node.public_ports, models=tuple(model.name for model in node.models))
         answer = step.ask(
             "preflight", challenge(asked), max_bytes=MAX_ANSWER, seconds=fleet.work.look_seconds
         )

@@ -2,6 +2,7 @@
 what the networks' own chains say of the miner.
 """
 
+import ipaddress
 import random
 import secrets
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any, Final
 from windrow.assets.fleet.stage import Stage
 from windrow.engine.fleet.inventory import Node
 from windrow.engine.fleet.membership import NETUIDS, Membership
-from windrow.engine.fleet.preflight_address import NODE_PORTS, PRIVATE_PORTS
+from windrow.engine.fleet.preflight_address import is_public, private_of
 from windrow.engine.fleet.preflight_reach import (
     MAX_ANSWER,
     MOST_PEERS,
@@ -23,9 +24,10 @@ from windrow.engine.fleet.preflight_reach import (
     parse,
 )
 from windrow.networks.chutes.node_resources import MAIN_VALIDATOR, registry_host
+from windrow.networks.chutes.ports import NODE_PORTS
 from windrow.resources.chain import Chain, ChainError
 from windrow.resources.fleet.callback import Callback, CallbackTaken, Question
-from windrow.resources.fleet.reach import accepting, probe
+from windrow.resources.fleet.reach import accepting, own_address, probe
 
 ROUNDS: Final = 3
 PROBE_SECONDS: Final = 8.0
@@ -71,6 +73,9 @@ def outside(step: Stage) -> dict[str, Any]:
             address=node.public_address,
         )
         found["not_called"] = not_called
+        if (target := _outer_address(node)) is not None:
+            found["probed_private"] = _tried(node, target, fleet.callback)
+            found["exposed"] = accepting(target, found["probed_private"])
         if not (asked.callbacks or asked.ports or asked.peers or asked.registry):
             return found
         with ThreadPoolExecutor(1) as pool:
@@ -88,8 +93,6 @@ def outside(step: Stage) -> dict[str, Any]:
             reached = parse(asking.result().body, asked)
         if question is not None:
             found["arrivals"] = question.arrivals(address, reached.callbacks)
-        if plan.ports:
-            found["exposed"] = accepting(address, set(PRIVATE_PORTS) - set(node.ports))
     return found | {"reached": reached}
 
 
@@ -137,15 +140,43 @@ def _unprobed(node: Node) -> str:
 
 
 def _ports(node: Node) -> tuple[int, ...]:
-    """The declared ports, and for Chutes both ends of its range and some between (§12.7)."""
-    ports = set(_some(node.ports, MOST_PORTS - NODE_PORT_SAMPLE - 2))
+    """The public ports, and for Chutes both ends of its range and some between (§12.7)."""
+    ports = set(_some(node.public_ports, MOST_PORTS - NODE_PORT_SAMPLE - 2))
     if "chutes" in node.networks:
-        ports |= {NODE_PORTS[0], NODE_PORTS[-1], *_some(NODE_PORTS[1:-1], NODE_PORT_SAMPLE)}
+        private = private_of(node)
+        between = [port for port in NODE_PORTS[1:-1] if port not in private]
+        ports |= {NODE_PORTS[0], NODE_PORTS[-1], *_some(between, NODE_PORT_SAMPLE)}
     return tuple(sorted(ports))
 
 
+def _outer_address(node: Node) -> str | None:
+    """Where the internet finds a node; None where this machine cannot see that from outside."""
+    if node.transport == "local":
+        return None
+    return node.public_address or (node.host if is_public(node.host) else None)
+
+
+def _tried(node: Node, address: str, callback: Callback | None) -> frozenset[int]:
+    """The private ports that this machine may not reach, so that reaching one shows it is open."""
+    mine = {own_address(address), *(callback.hosts if callback else ())}
+    admitted = {
+        entry.port
+        for entry in node.private_ports
+        if any(_is_address(address) and entry.admits(address) for address in mine)
+    }
+    return frozenset(private_of(node).keys() - admitted)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _some(values: Sequence[Any], most: int) -> list[Any]:
-    """All of them, or as many by chance that nobody foresees."""
+    """All of them, or an unpredictable random sample of them."""
     return list(values) if len(values) <= most else random.SystemRandom().sample(values, most)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from windrow import WindrowError
 from windrow.assets.fleet.partitions import nodes
+from windrow.engine.fleet.cards import cards_check, needs_cards
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.facts import Facts, parse_facts
 from windrow.engine.fleet.gpu_facts import FAULTS
@@ -102,10 +103,18 @@ class Stage:
             NodeCheck(self.name, network, None, None, reason=f"skipped: {why}", remedy=remedy)
         )
 
-    def note_processor(self) -> None:
-        """A row that says that no card was looked at."""
-        why = "no GPU here: the processor worked as a pseudo device, on small sizes; shows no card"
-        self.checks.append(NodeCheck("device", WINDROW, None, None, reason=why))
+    def note_cards(self, answered: Sequence[str] | None = None) -> None:
+        """Rows that say which cards an answer is from, once it is there.
+
+        answered: product names of the cards, those of the facts by default; empty where the
+        processor stood in for them, which proves nothing of a node that needs cards.
+        """
+        names = [gpu.name for gpu in self.facts().gpus] if answered is None else answered
+        if not names:
+            why = "no GPU was seen: the processor answered as a stand-in device, on small sizes"
+            self.checks.append(NodeCheck("device", WINDROW, None, None, reason=why))
+        if needs_cards(self.node):
+            self.checks.append(cards_check(self.node, names))
 
     @contextmanager
     def answering(self, network: str, *, network_verdict: bool | None) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from windrow.engine.fleet.cards import is_same_card
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.fact_formats import short_ref
 from windrow.engine.fleet.facts import Facts
@@ -29,6 +30,20 @@ def drift_checks(
 
 def _cards(node: Node, facts: Facts) -> Iterator[NodeCheck]:
     count = len(facts.gpus)
+    names = sorted({gpu.name for gpu in facts.gpus if gpu.name})
+    if node.gpu is None and facts.gpus:
+        ref = next((ref for gpu in facts.gpus if (ref := short_ref(gpu))), None)
+        yield _check(
+            "gpu_count",
+            False,
+            f"no card is declared, {count} x {', '.join(names) or 'card'} are seen",
+            f"Set gpu_count: {count} and gpu: {ref or 'NAME'} of the node in fleet.yaml"
+            + ("" if ref else "; NAME is a word of the product name, as b300"),
+            measured=count,
+            needed=0,
+            unit="GPUs",
+        )
+        return
     yield _check(
         "gpu_count",
         count == node.gpu_count,
@@ -38,9 +53,9 @@ def _cards(node: Node, facts: Facts) -> Iterator[NodeCheck]:
         needed=node.gpu_count,
         unit="GPUs",
     )
-    seen = {short_ref(gpu) or gpu.name for gpu in facts.gpus if gpu.name}
-    if seen and node.gpu:
-        wrong = sorted(seen - {node.gpu})
+    if names and node.gpu:
+        others = [gpu for gpu in facts.gpus if gpu.name and not is_same_card(node.gpu, gpu.name)]
+        wrong = sorted({short_ref(gpu) or gpu.name for gpu in others})
         yield _check(
             "gpu",
             not wrong,

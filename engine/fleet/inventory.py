@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from windrow import WindrowError
 from windrow.engine.fleet.checks import NETWORKS, WINDROW
+from windrow.engine.fleet.ports import split_legacy, wrongly_public
 from windrow.networks.chutes.gpus import CARDS
 from windrow.networks.compute_horde.classes import CLASSES
 
@@ -25,7 +26,8 @@ NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HARDWARE_CLASSES: Final = tuple(CLASSES)
 """ComputeHorde's executor classes (compute-horde §2)."""
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]{2,45}")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]{2,45}")
+_CARD = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -37,7 +39,7 @@ class InvalidFleet(WindrowError):
         super().__init__(
             f"{where} cannot be used: {'; '.join(faults[:20])}"
             f"{f'; and {len(faults) - 20} more' if len(faults) > 20 else ''}. Nothing of it was "
-            "taken; mend it and try again"
+            "taken. Correct it and try again"
         )
         self.faults = tuple(faults)
 
@@ -53,10 +55,38 @@ class Model(_Strict):
     args: Annotated[tuple[str, ...], Field(max_length=200, strict=False)] = ()
 
 
+class PrivatePort(_Strict):
+    """A port that must be closed to the internet.
+
+    reachable_by: addresses and networks that may reach it; empty: this machine alone.
+    """
+
+    port: Port
+    reachable_by: Annotated[tuple[str, ...], Field(max_length=100, strict=False)] = ()
+
+    @field_validator("reachable_by")
+    @classmethod
+    def _ranges(cls, ranges: tuple[str, ...]) -> tuple[str, ...]:
+        for text in ranges:
+            if ipaddress.ip_network(text, strict=False).prefixlen == 0:
+                raise ValueError(f"{text} is everyone; a private port is reachable by some")
+        return ranges
+
+    def admits(self, address: str) -> bool:
+        """Whether an address may reach the port."""
+        found = ipaddress.ip_address(address)
+        return any(found in ipaddress.ip_network(text, strict=False) for text in self.reachable_by)
+
+
 class Node(_Strict):
     """One machine.
 
-    host: name or address it is reached at. gpu: Chutes' short reference, None without GPUs.
+    host: name or address it is reached at. gpu: the card, None without GPUs: Chutes' short
+    reference, or for a card outside Chutes' table the words of its product name, as `b300`.
+    public_ports: must be free or reachable from the internet. private_ports: must be closed to it;
+    a plain number is a port that this machine alone may reach. `ports` is the old name of
+    public_ports: of it, `engine.fleet.ports.split_legacy` makes the two lists.
+    gonka_id: id in Gonka's registry, the node's own name by default.
     hourly_cost: US dollars per GPU and hour (per machine without GPUs). transport: how it is asked.
     agent_hotkey: SS58 address the node's agent answers for; agent_key: the public key it signs its
     answers with, 64 hex digits; both needed for agents (`windrow agent` prints them).
@@ -79,7 +109,24 @@ class Node(_Strict):
     public_address: str | None = None
     wireguard_address: str | None = None
     wireguard_primary: bool = False
-    ports: Annotated[tuple[Port, ...], Field(max_length=1000, strict=False)] = ()
+    public_ports: Annotated[tuple[Port, ...], Field(max_length=1000, strict=False)] = ()
+    private_ports: Annotated[tuple[PrivatePort, ...], Field(max_length=1000, strict=False)] = ()
+    gonka_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _two_lists(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        private = fields.get("private_ports")
+        if isinstance(private, list | tuple):
+            listed = [{"port": port} if isinstance(port, int) else port for port in private]
+            fields = fields | {"private_ports": listed}
+        if "ports" not in fields:
+            return fields
+        if "public_ports" in fields:
+            raise ValueError("`ports` is the old name of `public_ports`: remove it")
+        return split_legacy(fields)
 
     @field_validator("name")
     @classmethod
@@ -102,13 +149,16 @@ class Node(_Strict):
         for name in networks:
             if name not in known:
                 raise ValueError(f"{name!r} is no network; there are {', '.join(known)}")
-        return networks
+        return tuple(name for name in known if name in networks)
 
     @field_validator("gpu")
     @classmethod
     def _gpu(cls, gpu: str | None) -> str | None:
-        if gpu is not None and gpu not in CARDS:
-            raise ValueError(f"{gpu!r} is no card; there are {', '.join(CARDS)}")
+        if gpu is not None and not _CARD.fullmatch(gpu):
+            raise ValueError(
+                f"{gpu[:80]!r} does not name a card: use one of {', '.join(CARDS)}, or for another "
+                "card the words of its product name in a-z, 0-9, '_' and '-', as b300"
+            )
         return gpu
 
     @field_validator("hardware_class")
@@ -129,6 +179,16 @@ class Node(_Strict):
     def _consistent(self) -> Self:
         if (self.gpu is None) != (self.gpu_count == 0):
             raise ValueError("gpu and gpu_count go together: name the card and how many there are")
+        if self.gpu is not None and self.gpu not in CARDS and "chutes" in self.networks:
+            raise ValueError(
+                f"Chutes' table has no card {self.gpu!r}; it has {', '.join(CARDS)}. A node with "
+                "another card can serve the other networks"
+            )
+        for port, use in wrongly_public(self.networks, self.public_ports).items():
+            raise ValueError(
+                f"port {port} ({use}) must be closed to the internet: move it from public_ports "
+                "to private_ports, and name in reachable_by who may reach it"
+            )
         if self.transport == "agent" and None in (self.agent_hotkey, self.agent_key):
             raise ValueError(
                 "a node with an agent needs agent_hotkey and agent_key; `windrow agent` prints them"
@@ -215,7 +275,8 @@ def fleet_faults(nodes: Sequence[Node], wireguard: WireGuard) -> list[str]:
     public = [address for node in nodes if (address := node.public_address)]
     faults += _repeated("the public address {} is there {} times", public)
     for node in nodes:
-        faults += _repeated(f"node {node.name}: the port {{}} is there {{}} times", node.ports)
+        ports = [*node.public_ports, *(private.port for private in node.private_ports)]
+        faults += _repeated(f"node {node.name}: the port {{}} is there {{}} times", ports)
     faults += _repeated("the WireGuard address {} is there {} times", _wireguard_of(nodes))
     return faults + _range_faults(nodes, wireguard)
 

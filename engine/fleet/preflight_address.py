@@ -9,18 +9,27 @@ from collections.abc import Iterator
 from typing import Final
 
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
+from windrow.engine.fleet.inventory import Node
+from windrow.engine.fleet.ports import private_ports
 from windrow.engine.fleet.preflight_looked import Looked
+from windrow.engine.fleet.remedies import close_ports, open_port
+from windrow.networks.chutes.ports import NODE_PORTS
 
-PRIVATE_PORTS: Final = (9100, 9200, 26657, 8080, 5050, 2375, 8000, 32000)
-"""Ports that must not be open to everyone: Gonka's admin interfaces, Docker, ML servers."""
-NODE_PORTS: Final = range(30000, 32768)
+
+def private_of(node: Node) -> dict[int, str]:
+    """The ports of a node that must be closed to the internet, and what they are for."""
+    private = [entry.port for entry in node.private_ports]
+    return private_ports(node.networks, node.public_ports, private)
 
 
 def is_public(address: str | None) -> bool:
     """Whether an address is an IPv4 one that the internet can reach (chutes §12.5)."""
     if address is None:
         return False
-    found = ipaddress.ip_address(address)
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
     return found.version == 4 and found.is_global and not found.is_multicast
 
 
@@ -46,7 +55,9 @@ def _address(looked: Looked) -> Iterator[NodeCheck]:
         public,
         public,
         reason="" if public else f"{wrong}, not a public IPv4 one",
-        remedy="" if public else "rent a static public IPv4 and name it as public_address",
+        remedy=""
+        if public
+        else "Rent a static public IPv4 address and declare it as public_address",
     )
     yield _same_out(looked, network)
 
@@ -62,8 +73,8 @@ def _same_out(looked: Looked, network: str) -> NodeCheck:
             network,
             None,
             None,
-            reason=f"not measured: {looked.not_called or 'nobody asked where it comes from'}",
-            remedy="set WINDROW_CALLBACK to http://ADDRESS:PORT, where nodes reach this machine",
+            reason=f"not measured: {looked.not_called or 'the node was not asked to call back'}",
+            remedy="Set WINDROW_CALLBACK to http://ADDRESS:PORT, where nodes reach this machine",
         )
     address = looked.node.public_address
     peers = Counter(arrival.came_from for arrival in looked.arrivals)
@@ -74,11 +85,15 @@ def _same_out(looked: Looked, network: str) -> NodeCheck:
     first = looked.arrivals[0]
     if others:
         reason = f"of {asked} requests came {' and '.join(others)}, not from {address}"
-        remedy = "ask the provider for 1:1 NAT, or declare the address it leaves by"
+        remedy = (
+            "Ask the provider for 1:1 NAT, or declare the address that the traffic leaves by as "
+            "public_address"
+        )
     else:
         reason = f"of {asked} requests the node was to make, {peers[None]} never came"
         remedy = (
-            "on the node: curl -v to WINDROW_CALLBACK must get 404; if none can, open its port here"
+            "On the node, curl -v to the address in WINDROW_CALLBACK must get status 404. If it "
+            "gets no answer, open that port on the machine that runs Windrow"
         )
     return NodeCheck(
         "same_address_out",
@@ -105,9 +120,10 @@ def _ports(looked: Looked) -> Iterator[NodeCheck]:
             None,
             None,
             reason=f"not measured: {looked.not_probed}",
-            remedy="ask from another machine, through `windrow agent` on the node",
+            remedy="Verify the node from another machine, through `windrow agent` on the node",
         )
     opened = looked.reached.opened if looked.reached else ()
+    private = private_of(looked.node)
     for port, probe in sorted(looked.probes.items()):
         chutes = port in NODE_PORTS and looked.serves("chutes")
         shown = probe.tcp and (probe.udp or not chutes)
@@ -119,16 +135,19 @@ def _ports(looked: Looked) -> Iterator[NodeCheck]:
                 f"the node answers at {address}:{port}, but that is {kind_of(address)}: "
                 "it shows nothing of the internet"
             )
-            remedy = "declare the address the internet knows as public_address"
+            remedy = "Declare the address that the internet knows as public_address"
         elif not shown and probe.accepts and port not in opened and not probe.tcp:
             verdict = None
             reason = f"port {port} is in use: something answers there, perhaps not this node"
-            remedy = f"free the port and ask again: sudo ss -ltnp 'sport = :{port}'"
+            remedy = (
+                f"sudo ss -ltnp 'sport = :{port}' names the process. Stop it, and verify the node "
+                "again"
+            )
         elif not shown:
             what = "UDP does not reach" if probe.tcp else "nothing reaches"
             other = "something else answers at" if probe.accepts and not probe.tcp else what
             reason = f"{other} port {port} of {address}"
-            remedy = f"sudo ufw allow {port}, and the provider's firewall, 1:1, TCP and UDP"
+            remedy = open_port(port, private, chutes=chutes)
         yield NodeCheck(
             "port_reachable",
             "chutes" if chutes else WINDROW,
@@ -147,7 +166,7 @@ def _ports(looked: Looked) -> Iterator[NodeCheck]:
             None,
             hairpin,
             reason="" if hairpin else f"the node does not reach itself at {address}",
-            remedy="" if hairpin else "ask the provider for hairpin NAT, or add the address to lo",
+            remedy="" if hairpin else "Ask the provider for hairpin NAT",
         )
 
 
@@ -164,34 +183,54 @@ def _free(looked: Looked) -> Iterator[NodeCheck]:
         needed=0.0,
         unit="ports",
         reason="" if not busy else f"{', '.join(map(str, busy))} are in use or need root",
-        remedy="" if not busy else f"sudo ss -ltnp 'sport = :{busy[0]}' names who has it",
+        remedy="" if not busy else f"sudo ss -ltnp 'sport = :{busy[0]}' names the process",
     )
 
 
 def _exposed(looked: Looked) -> Iterator[NodeCheck]:
-    """What is for the operator alone: as the asker found it, and as the node tells (gonka P12)."""
-    told = {port for address, port in looked.measured.listening if _open_to_all(address)}
-    private = set(PRIVATE_PORTS) - set(looked.node.ports)
-    exposed = sorted((told & private) | looked.exposed)
-    seen = ", ".join(map(str, sorted(looked.exposed)))
+    """Private ports, as the asker found them and as the node tells (gonka §1.3, P12)."""
+    node, private = looked.node, private_of(looked.node)
+    open_here = {
+        port for at, port in looked.measured.listening if port in private and _open_to_all(at, node)
+    }
+    # A firewall lets some through: whether it stops the others is only seen from outside.
+    guarded = {entry.port for entry in node.private_ports if entry.reachable_by}
+    exposed = sorted((open_here - guarded) | (looked.exposed & private.keys()))
+    seen_closed = looked.probed_private - looked.exposed
+    unknown = sorted((open_here & guarded) - looked.exposed - seen_closed)
+    tried = sorted(looked.exposed & private.keys())
+    reason, remedy = "", ""
+    if exposed:
+        said = ", ".join(f"{port} ({private[port]})" for port in exposed)
+        reason = f"open to everyone: {said}"
+        if tried:
+            reason += f"; {', '.join(map(str, tried))} took a connection from here"
+        remedy = close_ports(exposed)
+    elif unknown:
+        said = ", ".join(f"{port} ({private[port]})" for port in unknown)
+        reason = f"not measured: {said} listens on every address, and was not tried from outside"
+        remedy = (
+            "Declare public_address and verify the node from a machine that reachable_by does not "
+            "name, or bind the port to a private address"
+        )
     yield NodeCheck(
         "private_ports_closed",
         "gonka" if looked.serves("gonka") else WINDROW,
         None,
-        not exposed,
+        False if exposed else None if unknown else True,
         measured=float(len(exposed)),
         needed=0.0,
         unit="ports",
-        reason=""
-        if not exposed
-        else f"{', '.join(map(str, exposed))} are open to everyone"
-        + (f"; {seen} took a connection from here" if seen else ""),
-        remedy="" if not exposed else f"bind them to 127.0.0.1, or: sudo ufw deny {exposed[0]}",
+        reason=reason,
+        remedy=remedy,
     )
 
 
-def _open_to_all(address: str) -> bool:
-    return address in {"0.0.0.0", "::", ""}  # noqa: S104 - compared, not bound
+def _open_to_all(address: str, node: Node) -> bool:
+    """Whether a socket bound to an address can be reached from the internet."""
+    if address in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
+        return True
+    return address == node.public_address or is_public(address)
 
 
 RULES: Final = (

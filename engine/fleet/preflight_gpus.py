@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from windrow.engine.fleet.cards import is_same_card
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.drift import count_remedy
 from windrow.engine.fleet.fact_formats import chutes_device, short_ref
@@ -15,8 +16,8 @@ from windrow.networks.gonka.model_args import strict_layout
 DRIVER: Final = 580
 CUDA: Final = (12, 6)
 RESET: Final = (
-    "stop all programs on the cards, then: sudo nvidia-smi --gpu-reset; if errors return, have the "
-    "card replaced"
+    "nvidia-smi -q -d ECC shows which card. Stop its work and reboot the machine; if the errors "
+    "come back, replace the card"
 )
 XID: Final = "sudo dmesg | grep Xid, and look the number up in NVIDIA's list of Xid errors"
 MOST_GPUS: Final = 10
@@ -33,9 +34,10 @@ CLASS_MEMORY: Final = {
 def _gpus(looked: Looked) -> Iterator[NodeCheck]:
     """Declared against seen; one kind of card; nobody else on it (chutes §12.15-16, gonka P02)."""
     node, gpus = looked.node, looked.facts.gpus
-    yield exactly(
-        "gpu_count", len(gpus), node.gpu_count, "GPUs are seen", count_remedy(looked.facts)
-    )
+    if node.gpu is not None or not gpus:  # that none is declared is said once, by `facts`
+        yield exactly(
+            "gpu_count", len(gpus), node.gpu_count, "GPUs are seen", count_remedy(looked.facts)
+        )
     if looked.serves("chutes") and gpus:
         yield NodeCheck(
             "gpus_per_node",
@@ -46,7 +48,9 @@ def _gpus(looked: Looked) -> Iterator[NodeCheck]:
             needed=float(MOST_GPUS),
             unit="GPUs",
             reason="" if len(gpus) <= MOST_GPUS else "more cards than the validator takes at once",
-            remedy="" if len(gpus) <= MOST_GPUS else "split the machine into two nodes",
+            remedy=""
+            if len(gpus) <= MOST_GPUS
+            else f"A machine with more than {MOST_GPUS} cards cannot be a node of Chutes",
         )
     if not gpus:
         return
@@ -59,7 +63,8 @@ def _gpus(looked: Looked) -> Iterator[NodeCheck]:
         "declare the cards of each kind as a node of their own",
     )
     for gpu in gpus:
-        yield _as_declared(looked, gpu)
+        if node.gpu is not None or looked.serves("chutes"):
+            yield _as_declared(looked, gpu)
         yield from _state(gpu)
         yield from _unread(gpu)
 
@@ -70,12 +75,18 @@ def _as_declared(looked: Looked, gpu: GpuFacts) -> NodeCheck:
     Without the clock rate the network's verdict is open: it compares CUDA's, and nothing else has
     it. Name, memory and processors are enough for Windrow's own.
     """
-    node = looked.node
-    if not node.gpu:
-        problem = f"it is a {short_ref(gpu) or 'card nobody knows'}, and none is declared"
-        unmeasured = []
+    declared, seen, chutes = looked.node.gpu, short_ref(gpu), looked.serves("chutes")
+    unmeasured: list[str] = []
+    if declared is None and seen is None:
+        problem = f"{gpu.name!a} is a card nobody knows, and none is declared"
+    elif not chutes and not gpu.name:
+        problem, unmeasured = "", ["name"]
+    elif not chutes and not is_same_card(str(declared), gpu.name):
+        problem = f"it is a {gpu.name!a}, not a {declared}"
+    elif declared is not None and declared not in CARDS:
+        problem = ""  # no table has the numbers of this card
     else:
-        device = chutes_device(gpu, node.gpu)
+        device = chutes_device(gpu, declared or seen or "")
         problem = device_problem(device) or ""
         numbers = {
             "memory": device.memory,
@@ -85,14 +96,13 @@ def _as_declared(looked: Looked, gpu: GpuFacts) -> NodeCheck:
         unmeasured = [name for name, number in numbers.items() if number is None]
     accepted = False if problem else None if unmeasured else True
     known = False if problem else None if {*unmeasured} - {"clock rate"} else True
-    chutes = looked.serves("chutes")
     return NodeCheck(
         "gpu_as_declared",
         "chutes" if chutes else WINDROW,
         accepted if chutes else None,
         known,
         reason=problem or (f"not measured: {', '.join(unmeasured)}" if unmeasured else ""),
-        remedy=f"name the card in fleet.yaml: {_refs(gpu.name)}" if problem else "",
+        remedy=_remedy_for_card(declared, seen, chutes=chutes) if problem else "",
         gpu=gpu.uuid,
     )
 
@@ -104,19 +114,20 @@ def _state(gpu: GpuFacts) -> Iterator[NodeCheck]:
             "gpu_not_split",
             None if gpu.mig is None and "mig" in _failed(gpu) else not gpu.mig,
             "MIG is on: the card is split",
-            f"stop all programs on the card, then: sudo nvidia-smi -i {gpu.index} -mig 0",
+            f"Stop all work on the card, then: sudo nvidia-smi -i {gpu.index} -mig 0. This deletes "
+            "the card's MIG instances",
         ),
         (
             "gpu_alone",
             None if gpu.processes is None else not gpu.processes,
             f"{gpu.processes} other processes use the card",
-            "nvidia-smi shows the processes; stop them",
+            "nvidia-smi lists the processes. Stop those that do not belong to this node's work",
         ),
         (
             "gpu_full_speed",
             None if "throttle" in _failed(gpu) else not gpu.throttle,
             f"the card is held down: {', '.join(gpu.throttle)}",
-            "see power, cooling and clock settings: nvidia-smi -q -d PERFORMANCE",
+            f"nvidia-smi -i {gpu.index} -q -d PERFORMANCE,POWER,TEMPERATURE shows the limits",
         ),
     ):
         yield NodeCheck(
@@ -174,7 +185,7 @@ def _driver(looked: Looked) -> Iterator[NodeCheck]:
             reason=""
             if major >= DRIVER
             else f"driver {looked.facts.driver}; the guide is for {DRIVER}, before it for {older}",
-            remedy="" if major >= DRIVER else f"sudo apt install nvidia-driver-{DRIVER}-server",
+            remedy="" if major >= DRIVER else _newer_driver(looked.measured.system_id),
         )
     if looked.serves("gonka"):
         cuda = looked.facts.cuda
@@ -190,7 +201,10 @@ def _driver(looked: Looked) -> Iterator[NodeCheck]:
             needed=float(".".join(map(str, CUDA))),
             unit="CUDA",
             reason="" if enough else wrong,
-            remedy="" if enough else "install a newer driver: the images need CUDA 12.6 to 12.9",
+            remedy=""
+            if enough
+            else "Stop all work on the cards, install a driver for CUDA 12.6 or later, and reboot: "
+            "the images need CUDA 12.6 to 12.9",
         )
 
 
@@ -231,7 +245,10 @@ def _health(looked: Looked) -> Iterator[NodeCheck]:
             reason=""
             if runs
             else "the fabric manager does not run: the cards do not work together",
-            remedy="" if runs else "sudo systemctl enable --now nvidia-fabricmanager",
+            remedy=""
+            if runs
+            else "sudo systemctl enable --now nvidia-fabricmanager. Its package must have the very "
+            "version of the driver",
         )
 
 
@@ -258,7 +275,7 @@ def _gonka(looked: Looked) -> Iterator[NodeCheck]:
             round(1 - max(taken), 4),
             0.9,
             "a card's memory is taken before the proof of compute begins",
-            "nvidia-smi shows the processes; stop them",
+            "nvidia-smi lists the processes. Stop those that do not belong to this node's work",
             "of all",
         )
     else:
@@ -277,7 +294,9 @@ def _gonka(looked: Looked) -> Iterator[NodeCheck]:
             reason=""
             if fits
             else f"{model.name} takes {each} GPUs a server, which do not make up {len(gpus)}",
-            remedy="" if fits else "set --tensor-parallel-size and --pipeline-parallel-size",
+            remedy=""
+            if fits
+            else "Set --tensor-parallel-size and --pipeline-parallel-size in args of the model",
         )
 
 
@@ -296,13 +315,28 @@ def _groups(sizes: Sequence[float]) -> NodeCheck:
         needed=float(len(sizes)),
         unit="GPUs",
         reason="" if grouped == len(sizes) else f"{len(sizes) - grouped} cards are in no group",
-        remedy="" if grouped == len(sizes) else "a group of 1, 2, 4 or 8 cards needs 38 GiB",
+        remedy=""
+        if grouped == len(sizes)
+        else "Use cards of which 1, 2, 4 or 8 together have at least 38 GiB: they make a group",
     )
 
 
-def _refs(name: str) -> str:
-    found = [ref for ref, card in CARDS.items() if card.pattern.split("(")[0].strip() in name]
-    return ", ".join(found) or "no card of the table has this name"
+def _remedy_for_card(declared: str | None, seen: str | None, *, chutes: bool) -> str:
+    if seen is None and chutes:
+        return "Chutes takes no such card: remove chutes from networks of the node in fleet.yaml"
+    if seen is None:
+        return "Correct gpu of the node in fleet.yaml: a word or two of the card's product name"
+    if seen != declared:
+        return f"Set gpu of the node to {seen} in fleet.yaml"
+    return "Compare with nvidia-smi -q: memory, multiprocessors and clocks of the card"
+
+
+def _newer_driver(system: str) -> str:
+    """How the guide's driver is installed; its packages have these names on Ubuntu alone."""
+    done = "Stop all work on the cards first, and reboot afterwards"
+    if system == "ubuntu":
+        return f"sudo apt-get install nvidia-driver-{DRIVER}-server. {done}"
+    return f"Install NVIDIA driver {DRIVER} as your system's guide says. {done}"
 
 
 def _class(looked: Looked) -> Iterator[NodeCheck]:
@@ -322,7 +356,7 @@ def _class(looked: Looked) -> Iterator[NodeCheck]:
         most,
         needed * 0.95 * 10**9,
         f"no GPU has the {needed} GB of {looked.node.hardware_class}",
-        "declare another hardware_class",
+        "Declare another hardware_class in fleet.yaml",
     )
 
 

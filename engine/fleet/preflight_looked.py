@@ -46,9 +46,9 @@ class Looked:
 
     clock_offset: the node's clock less the asker's. reached: what the node says it reaches, None
     where it was not asked, and peers: the others it was to reach. arrivals: requests it was to
-    make. probes: ports of its public address, and exposed: private ones there that took a
-    connection. not_called, not_probed: why nobody looked. members: by network, what its subnet says
-    of the miner, or why nobody knows.
+    make. probes: ports of its public address. probed_private: private ones there that were tried,
+    and exposed: those that took a connection. not_called, not_probed: why it was not tried.
+    members: by network, what its subnet says of the miner, or why that is not known.
     """
 
     node: Node
@@ -60,6 +60,7 @@ class Looked:
     arrivals: tuple[Arrival, ...] = ()
     not_called: str = ""
     probes: Mapping[int, Probe] = field(default_factory=dict)
+    probed_private: frozenset[int] = frozenset()
     exposed: frozenset[int] = frozenset()
     not_probed: str = ""
     peers: tuple[str, ...] = ()

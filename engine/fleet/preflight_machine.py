@@ -9,6 +9,7 @@ from typing import Final
 
 from windrow.engine.fleet.checks import WINDROW, NodeCheck
 from windrow.engine.fleet.preflight_looked import GIB, Looked, at_least
+from windrow.engine.fleet.remedies import bind_snap, download, install, rename_host
 from windrow.networks.chutes.node_resources import needed_memory
 
 CACHE_SPARE: Final = 20 * GIB
@@ -34,7 +35,10 @@ def _clock(looked: Looked) -> Iterator[NodeCheck]:
                 needed=most,
                 unit="s",
                 reason="" if passed else f"the clock is off by {looked.clock_offset:.1f} s",
-                remedy="" if passed else "sudo timedatectl set-ntp true",
+                remedy=""
+                if passed
+                else "sudo timedatectl set-ntp true. If it says that NTP is not supported: "
+                + install("chrony", looked.measured.system_id),
             )
     if looked.measured.clock_synchronised is not None:
         kept = looked.measured.clock_synchronised
@@ -43,8 +47,8 @@ def _clock(looked: Looked) -> Iterator[NodeCheck]:
             WINDROW,
             None,
             kept,
-            reason="" if kept else "nothing keeps the clock right",
-            remedy="" if kept else "sudo apt install chrony",
+            reason="" if kept else "no NTP service keeps the clock right",
+            remedy="" if kept else install("chrony", looked.measured.system_id),
         )
 
 
@@ -65,7 +69,7 @@ def _memory(looked: Looked) -> Iterator[NodeCheck]:
             ram,
             needed,
             "pods would get less memory than their GPU has",
-            f"add memory: {math.ceil(needed / GIB)} GiB in all",
+            f"Add memory: {math.ceil(needed / GIB)} GiB in all",
         )
     if looked.serves("gonka"):
         yield at_least(
@@ -75,7 +79,7 @@ def _memory(looked: Looked) -> Iterator[NodeCheck]:
             ram,
             1.5 * vram,
             "less than one and a half times the GPUs' memory",
-            f"add memory: {math.ceil(1.5 * vram / GIB)} GiB in all",
+            f"Add memory: {math.ceil(1.5 * vram / GIB)} GiB in all",
         )
 
 
@@ -90,7 +94,7 @@ def _processors(looked: Looked) -> Iterator[NodeCheck]:
             looked.facts.ram_bytes,
             64 * 10**9,
             "less memory than the node that runs the miner's own services needs",
-            "rent a machine with 64 GB",
+            "Rent a machine with 64 GB",
         )
     for network, least in (("chutes", 8), ("gonka", 16), ("compute-subnet", 4)):
         if looked.serves(network) and (network != "chutes" or alone):
@@ -101,7 +105,7 @@ def _processors(looked: Looked) -> Iterator[NodeCheck]:
                 looked.facts.cpu_threads,
                 least,
                 f"fewer processors than {network} asks for",
-                "rent a machine with more processors",
+                "Rent a machine with more processors",
                 "processors",
             )
 
@@ -124,7 +128,7 @@ def _storage(looked: Looked) -> Iterator[NodeCheck]:
             reason="" if best else f"/var/snap lies on {there}, not on the largest volume",
             remedy=""
             if best or largest is None
-            else f"sudo mount --bind {largest.path} /var/snap, and the same in /etc/fstab",
+            else bind_snap(largest.path, snap is not None and snap.path == "/var/snap"),
         )
         yield at_least(
             "storage_size",
@@ -133,7 +137,8 @@ def _storage(looked: Looked) -> Iterator[NodeCheck]:
             snap.bytes if snap else 0,
             CHUTES_CACHE + CACHE_SPARE,
             "too small for the model cache, images and 20 GiB to spare",
-            "mount a larger volume at /var/snap, or lower cache.max_size_gb",
+            "Copy /var/snap to a larger volume while microk8s is stopped and bind it there, or "
+            "lower cache.max_size_gb. A mount without the copy hides microk8s' data",
         )
     if looked.serves("gonka") and looked.node.gpu is None:
         yield at_least(
@@ -143,7 +148,7 @@ def _storage(looked: Looked) -> Iterator[NodeCheck]:
             looked.facts.disk_bytes,
             NETWORK_NODE_DISK,
             "too small for a network node's chain",
-            "mount 1 TB of NVMe",
+            "Move the chain's folder to a volume of 1 TB of NVMe while the node is stopped",
         )
     if looked.facts.speeds is not None:
         yield at_least(
@@ -153,7 +158,7 @@ def _storage(looked: Looked) -> Iterator[NodeCheck]:
             looked.facts.speeds.disk_read,
             COLD_START_SPEED,
             "models load slowly from this disk",
-            "keep models on NVMe: set HF_HOME to a folder of it",
+            "Keep models on NVMe: set HF_HOME to a folder there",
             "MB/s",
         )
     writable = measured.cache_writable
@@ -163,9 +168,15 @@ def _storage(looked: Looked) -> Iterator[NodeCheck]:
         None,
         writable,
         reason="" if writable else f"{measured.cache_path} cannot be written to",
-        remedy="" if writable else f"sudo chown -R $USER {measured.cache_path}",
+        remedy=""
+        if writable
+        else "Set HF_HOME to a folder that the user who runs the models can write to. Do not "
+        "change the owner of a folder that the system or another user needs",
     )
+    declared = {model.name for model in looked.node.models}
     for model in measured.models:
+        if model.name not in declared:
+            continue  # the node was not asked for it
         yield NodeCheck(
             "model_cached",
             "gonka" if looked.serves("gonka") else WINDROW,
@@ -174,7 +185,7 @@ def _storage(looked: Looked) -> Iterator[NodeCheck]:
             measured=float(model.bytes),
             unit="bytes",
             reason="" if model.whole else f"{model.name} is not in the cache, or not all of it",
-            remedy="" if model.whole else f"hf download {model.name}",
+            remedy="" if model.whole else download(model.name, measured.cache_path),
         )
 
 
@@ -188,7 +199,7 @@ def _system(looked: Looked) -> Iterator[NodeCheck]:
             None,
             own,
             reason="" if own else f"process 1 is {measured.first_process}: this is a container",
-            remedy="" if own else "rent bare metal or a whole virtual machine",
+            remedy="" if own else "Rent bare metal or a whole virtual machine",
         )
         loads = measured.modules_loadable is not False and "snap" in measured.programs
         yield NodeCheck(
@@ -196,8 +207,11 @@ def _system(looked: Looked) -> Iterator[NodeCheck]:
             "chutes",
             None,
             loads,
-            reason="" if loads else "no snap here, or the kernel takes no modules",
-            remedy="" if loads else "sudo apt install snapd, on bare metal or a whole machine",
+            reason="" if loads else "snap is not installed, or the kernel takes no modules",
+            remedy=""
+            if loads
+            else install("snapd", measured.system_id)
+            + ", on bare metal or a whole virtual machine",
         )
         yield NodeCheck(
             "confidential_guest",
@@ -207,7 +221,7 @@ def _system(looked: Looked) -> Iterator[NodeCheck]:
             reason=""
             if measured.tdx
             else "no Intel TDX guest; since 2026 the network takes no others, before it took any",
-            remedy="" if measured.tdx else "rent a TDX machine, and run the network's image on it",
+            remedy="" if measured.tdx else "Rent a TDX machine, and run the network's image on it",
         )
         ubuntu = (measured.system_id, measured.system_version) == ("ubuntu", "22.04")
         yield NodeCheck(
@@ -218,7 +232,9 @@ def _system(looked: Looked) -> Iterator[NodeCheck]:
             reason=""
             if ubuntu
             else f"{measured.system_id} {measured.system_version}; the playbooks are for 22.04",
-            remedy="" if ubuntu else "install Ubuntu 22.04",
+            remedy=""
+            if ubuntu
+            else "Rent a machine with Ubuntu 22.04. To install it deletes what is on the disk",
         )
         same = measured.hostname == looked.node.name and "." not in measured.hostname
         yield NodeCheck(
@@ -227,7 +243,7 @@ def _system(looked: Looked) -> Iterator[NodeCheck]:
             None,
             same,
             reason="" if same else f"the machine calls itself {measured.hostname!r}",
-            remedy="" if same else f"sudo hostnamectl set-hostname {looked.node.name}",
+            remedy="" if same else rename_host(looked.node.name),
         )
 
 
@@ -249,7 +265,9 @@ def _containers(looked: Looked) -> Iterator[NodeCheck]:
                 reason="" if not gone else f"{', '.join(gone)} is not installed",
                 remedy=""
                 if not gone
-                else "install docker and nvidia-container-toolkit; nvidia-ctk runtime configure",
+                else "Install docker and nvidia-container-toolkit, then: sudo nvidia-ctk runtime "
+                "configure --runtime=docker && sudo systemctl restart docker. The restart stops "
+                "running containers",
             )
 
 

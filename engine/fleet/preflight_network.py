@@ -11,6 +11,7 @@ from windrow.engine.fleet.checks import NodeCheck
 from windrow.engine.fleet.membership import Membership
 from windrow.engine.fleet.preflight_looked import Looked
 from windrow.engine.fleet.preflight_reach import REGISTRY_PORT
+from windrow.networks.chutes.node_resources import MAIN_VALIDATOR, registry_host
 
 JOINED: Final = "192.168."
 """The playbook that joins nodes knows addresses with this beginning only (chutes §12.9)."""
@@ -42,7 +43,10 @@ def _private_network(looked: Looked) -> Iterator[NodeCheck]:
         needed=0.0,
         unit="routes",
         reason="" if not wrong else f"{', '.join(wrong[:5])} lie in what WireGuard takes",
-        remedy="" if not wrong else "choose another wireguard.cidr, or another private network",
+        remedy=""
+        if not wrong
+        else "Choose another wireguard.cidr, or another private network, before the cluster is "
+        "installed. A later change means to install microk8s again",
     )
     joined = own.startswith(JOINED)
     yield NodeCheck(
@@ -51,7 +55,9 @@ def _private_network(looked: Looked) -> Iterator[NodeCheck]:
         None,
         joined,
         reason="" if joined else f"the playbook joins addresses of 192.168/16 only, not {own}",
-        remedy="" if joined else "give the fleet a wireguard.cidr within 192.168.0.0/16",
+        remedy=""
+        if joined
+        else "Set wireguard.cidr to a part of 192.168.0.0/16 before the cluster is installed",
     )
     if looked.node.wireguard_primary:
         forwards = looked.measured.ip_forward is True
@@ -61,7 +67,10 @@ def _private_network(looked: Looked) -> Iterator[NodeCheck]:
             None,
             forwards,
             reason="" if forwards else "the primary does not forward packets",
-            remedy="" if forwards else "sudo sysctl -w net.ipv4.ip_forward=1",
+            remedy=""
+            if forwards
+            else "echo net.ipv4.ip_forward=1 | sudo tee /etc/sysctl.d/99-ip-forward.conf && "
+            "sudo sysctl -p /etc/sysctl.d/99-ip-forward.conf",
         )
 
 
@@ -79,7 +88,10 @@ def _peers(looked: Looked) -> Iterator[NodeCheck]:
         needed=float(len(looked.peers)),
         unit="nodes",
         reason="" if not gone else f"{', '.join(gone[:8])} do not answer over WireGuard",
-        remedy="" if not gone else "sudo wg show: open UDP 51820 on the primary, then wg-quick up",
+        remedy=""
+        if not gone
+        else "sudo wg show lists when each peer was last heard. Open UDP port 51820 of the "
+        "primary, and start WireGuard where it does not run: sudo systemctl start wg-quick@wg0",
     )
 
 
@@ -95,7 +107,10 @@ def _registry(looked: Looked) -> Iterator[NodeCheck]:
         None,
         local,
         reason="" if local else f"the registry's name leads to {found or 'nowhere'}",
-        remedy="" if local else "point <validator>.localregistry.chutes.ai to 127.0.0.1",
+        remedy=""
+        if local
+        else f"echo 127.0.0.1 {registry_host(MAIN_VALIDATOR)} | sudo tee -a /etc/hosts. Remove "
+        "other lines with this name from /etc/hosts",
     )
     answers = local and status == 200
     said = "nothing" if status is None else f"HTTP status {status}"
@@ -110,7 +125,8 @@ def _registry(looked: Looked) -> Iterator[NodeCheck]:
         reason="" if answers else f"the registry's proxy at port {REGISTRY_PORT} says {said}",
         remedy=""
         if answers
-        else "kubectl -n chutes get pods: the registry must run; 401: wrong key",
+        else "microk8s kubectl -n chutes get pods must list the registry as Running. Status 401: "
+        "its hotkey is not the registered one",
     )
 
 
@@ -128,7 +144,7 @@ def _identity(looked: Looked) -> Iterator[NodeCheck]:
                     None,
                     None,
                     reason=f"not measured: {found}",
-                    remedy="set WINDROW_CHAIN=bittensor and WINDROW_NETWORK=finney",
+                    remedy="Set WINDROW_CHAIN=bittensor and WINDROW_NETWORK=finney",
                 )
             continue
         yield _registered(network, found)
@@ -146,7 +162,7 @@ def _registered(network: str, found: Membership) -> NodeCheck:
         measured=None if found.uid is None else float(found.uid),
         unit="uid",
         reason="" if there else f"the hotkey is not registered on subnet {found.netuid}",
-        remedy="" if there else f"btcli subnet register --netuid {found.netuid}",
+        remedy="" if there else f"btcli subnet register --netuid {found.netuid}. This costs TAO",
     )
 
 
@@ -161,7 +177,7 @@ def _chutes_miner(found: Membership) -> Iterator[NodeCheck]:
         needed=1.0,
         unit="uids",
         reason="" if one else f"{found.siblings} hotkeys of this coldkey are registered",
-        remedy="" if one else "register exactly one: only the best of a coldkey is paid",
+        remedy="" if one else "Register exactly one hotkey of the coldkey: only the best is paid",
     )
     yield NodeCheck(
         "no_axon",
@@ -169,7 +185,9 @@ def _chutes_miner(found: Membership) -> Iterator[NodeCheck]:
         None,
         found.axon is None,
         reason="" if found.axon is None else f"an axon is announced at {found.axon}",
-        remedy="" if found.axon is None else "serve 0.0.0.0:0 for the hotkey: nobody asks an axon",
+        remedy=""
+        if found.axon is None
+        else "Announce 0.0.0.0:0 for the hotkey: the network does not use an axon",
     )
     earns = found.incentive > 0
     yield NodeCheck(
@@ -182,7 +200,7 @@ def _chutes_miner(found: Membership) -> Iterator[NodeCheck]:
         reason="" if earns else "it earns nothing: so does a new miner, and one on a blacklist",
         remedy=""
         if earns
-        else "if it has served for a day, ask the validator whether it is listed",
+        else "If it has served for a day, ask the validator whether the hotkey is on its blacklist",
     )
 
 

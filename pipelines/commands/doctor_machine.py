@@ -62,7 +62,11 @@ def home(settings: Settings) -> Sequence[Finding]:
         if not os.access(folder, os.W_OK):
             found.append(missing(name, f"{folder} cannot be written to", f"set {variable}"))
         elif free < FREE_BYTES:
-            found.append(missing(name, said, "make room: a window needs 2 GB at least"))
+            found.append(
+                missing(
+                    name, said, f"Free space there: a window needs 2 GB at least. Or set {variable}"
+                )
+            )
         elif free < wanted:
             found.append(doubtful(name, said, f"live checkpoints want {wanted // 10**9} GB free"))
         else:
@@ -205,7 +209,8 @@ def attention(settings: Settings) -> Sequence[Finding]:
             "attention",
             "proofs on CUDA need flash_attention_2, as validators have it; flash-attn is not "
             "installed",
-            "pip install flash-attn, built for this torch version",
+            "pip install flash-attn --no-build-isolation, in the environment of Windrow: it is "
+            "built for the torch that is there",
         )
     ]
 
@@ -251,7 +256,7 @@ def outliving(settings: Settings) -> Sequence[Finding]:
     for name, said in workers_at(settings.home / "proof-workers", HELLO_SECONDS).items():
         about = f"proof worker {name}"
         if not said:
-            todo = "the next run replaces it, or windrow stop ends it"
+            todo = "The next run replaces it. windrow stop ends it, and every server and worker"
             found.append(doubtful(about, "it listens and does not answer", todo))
         else:
             model = f"weights {said['weights_hash']}" if said.get("weights_hash") else "no weights"
@@ -281,7 +286,7 @@ def _kept(about: str, port: int, servers: Path) -> Finding:
     return doubtful(
         about,
         f"something else listens on 127.0.0.1:{port}",
-        "stop it, or choose another WINDROW_GENERATION_PORT",
+        "Stop it, or choose another WINDROW_GENERATION_PORT",
     )
 
 

@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def _chain(settings: Settings, asked: Chain) -> Sequence[Finding]:
         )
     ]
     found += [
-        doubtful("chain", concern.detail, "look at the endpoint, or set BT_CHAIN_ENDPOINT")
+        doubtful("chain", concern.detail, "Check the endpoint, or set BT_CHAIN_ENDPOINT to another")
         for concern in asked.concerns()
     ]
     if settings.chain == "bittensor":
@@ -81,13 +82,14 @@ def _clock(age: float) -> Finding:
         return missing(
             "clock",
             f"the newest block is {-age:.0f} s in this machine's future",
-            "let NTP set the clock: chronyd, or systemctl enable --now systemd-timesyncd",
+            "Let NTP set the clock: sudo timedatectl set-ntp true",
         )
     if age > 60.0:
         return missing(
             "clock",
             f"the newest block is {age:.0f} s old: the clock is ahead, or the endpoint is behind",
-            "let NTP set the clock; ask another endpoint",
+            "Let NTP set the clock: sudo timedatectl set-ntp true. Or set BT_CHAIN_ENDPOINT to "
+            "another endpoint",
         )
     return fine("clock", f"the newest block is {age:.0f} s old")
 
@@ -111,8 +113,10 @@ def wallet(settings: Settings) -> Sequence[Finding]:
                     "registration",
                     f"{opened.hotkey} is not registered on subnet {settings.netuid}",
                     f"btcli subnet register --netuid {settings.netuid} "
-                    f"--wallet.name {settings.wallet_cold} --wallet.hotkey {settings.wallet_hot} "
-                    f"--subtensor.network {settings.network}",
+                    f"--wallet.name {shlex.quote(settings.wallet_cold)} "
+                    f"--wallet.hotkey {shlex.quote(settings.wallet_hot)} "
+                    f"--subtensor.network {shlex.quote(settings.network)}"
+                    ". This costs TAO; btcli asks before it pays",
                 ),
             ]
         found.append(fine("registration", f"uid {uid} on subnet {settings.netuid}"))
@@ -171,8 +175,8 @@ def drand(settings: Settings) -> Sequence[Finding]:
             said = f"{answer.relay} has round {number}, and its signature holds"
             found.append(fine("drand", said))
     if not any(finding.state.value == "fine" for finding in found):
-        todo = "let it reach a relay; until then windows have the block hash alone. A clock that "
-        todo += "is ahead asks for rounds that are still to come: let NTP set it"
+        todo = "Let this machine reach a relay; until then windows have the block hash alone. A "
+        todo += "clock that is ahead asks for rounds that do not exist yet: let NTP set it"
         found.append(doubtful("drand", "no relay has given a round", todo))
     return found
 
@@ -186,7 +190,9 @@ def tracker(settings: Settings) -> Sequence[Finding]:
     if settings.wandb_mode == "offline":
         return [fine("tracker", f"W&B {project}, offline under {settings.home / 'wandb'}")]
     if settings.wandb_api_key is None and not _logged_in():
-        return [missing("tracker", f"W&B {project}: no key", "set WANDB_API_KEY, or wandb login")]
+        return [
+            missing("tracker", f"W&B {project}: no key", "Set WANDB_API_KEY, or run wandb login")
+        ]
     return [fine("tracker", f"W&B {project}")]
 
 

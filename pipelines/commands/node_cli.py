@@ -26,13 +26,16 @@ def add(
     agent_hotkey: Annotated[str | None, typer.Option(help="whom its agent answers for")] = None,
     agent_key: Annotated[str | None, typer.Option(help="key its agent signs with, hex")] = None,
     network: Annotated[list[str] | None, typer.Option(help="network it works for; again")] = None,
-    gpu: Annotated[str | None, typer.Option(help="Chutes' short reference of its GPUs")] = None,
+    gpu: Annotated[str | None, typer.Option(help="its card, as h100_sxm or b300")] = None,
     gpu_count: Annotated[int, typer.Option(help="how many")] = 0,
     hourly_cost: Annotated[float, typer.Option(help="US dollars per GPU and hour")] = 0.0,
     hardware_class: Annotated[str | None, typer.Option(help="ComputeHorde's class")] = None,
     public_address: Annotated[str | None, typer.Option(help="static address, in and out")] = None,
     wireguard_address: Annotated[str | None, typer.Option(help="in the private network")] = None,
-    port: Annotated[list[int] | None, typer.Option(help="port it needs; again")] = None,
+    port: Annotated[list[int] | None, typer.Option(help="public port it needs; again")] = None,
+    private_port: Annotated[
+        list[int] | None, typer.Option(help="port that must be closed to the internet; again")
+    ] = None,
     model: Annotated[list[str] | None, typer.Option(help="model it serves; again")] = None,
 ) -> None:
     """Declare a node in fleet.yaml; what is there already stays as it is written."""
@@ -54,7 +57,8 @@ def add(
             "hardware_class": hardware_class,
             "public_address": public_address,
             "wireguard_address": wireguard_address,
-            "ports": port,
+            "public_ports": port,
+            "private_ports": [{"port": each} for each in private_port or ()],
             "models": [{"name": each} for each in model or ()],
         },
     )
@@ -62,17 +66,22 @@ def add(
 
 @app.command(name="import")
 def import_(
-    gonka: Annotated[Path | None, typer.Option(help="Gonka's node-config.json")] = None,
+    gonka: Annotated[
+        Path | None, typer.Option(help="Gonka's node-config.json, or its GET /admin/v1/nodes")
+    ] = None,
     chutes: Annotated[str | None, typer.Option(help="a chutes-miner add-node command")] = None,
     ansible: Annotated[Path | None, typer.Option(help="an Ansible inventory in YAML")] = None,
     agent: Annotated[
         list[str] | None, typer.Option(help="NODE=HOTKEY:KEY[:PORT] of its agent; again")
     ] = None,
-    gpu_count: Annotated[int, typer.Option(help="GPUs of a node of add-node")] = 1,
+    gpu_count: Annotated[
+        int | None, typer.Option(min=1, max=16, help="GPUs of a node of add-node, 1 if not known")
+    ] = None,
 ) -> None:
     """Declare the nodes of another tool's file; those without --agent are asked through Kubernetes.
 
-    All of them, or none.
+    All of them, or none. A node that fleet.yaml has is joined: what it says is kept, and whatever
+    differs or is not taken is printed.
     """
     from windrow.pipelines.commands.node_import import import_nodes
 

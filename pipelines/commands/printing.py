@@ -10,6 +10,14 @@ CELL = 66
 """Most characters of a value; a hash fits."""
 
 
+def readable(text: str) -> str:
+    """A text of several lines without what steers a terminal."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
+    )
+
+
 def cell(value: object, most: int = CELL) -> Text:
     """A value as text that can neither style nor steer the terminal."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -39,8 +39,8 @@ class DemoFleetFailed(WindrowError):
 def verify_fleet(out: Console, settings: Settings, instance: "dg.DagsterInstance") -> None:
     """Verify three nodes and show what came of them. Raises DemoFleetFailed.
 
-    Small sizes on processors stand for cards, and the rows say so. The nodes are written to the
-    demo's own fleet.yaml.
+    Processors stand in for cards, on small sizes, so the honest nodes are unproven and the table
+    says `no card`. The nodes are written to the demo's own fleet.yaml.
     """
     from windrow.assets.fleet.partitions import nodes
     from windrow.pipelines.build import build
@@ -66,7 +66,20 @@ def verify_fleet(out: Console, settings: Settings, instance: "dg.DagsterInstance
         run_page(definitions, instance)
         lake = Lake(settings.lake)
         print_nodes(out, lake, declared, [*declared.nodes])
+        _say_what_is_shown(out, lake)
         _hold_to_promise(lake, [*declared.nodes])
+
+
+def _say_what_is_shown(out: Console, lake: Lake) -> None:
+    """Say why honest nodes are unproven on a machine without a card."""
+    (seen,) = lake.query("SELECT max(gpu_count) AS cards FROM node_facts").to_pylist()
+    if not seen["cards"]:
+        out.print(
+            "This machine has no card, so processors answered in place of cards. That is\n"
+            "unproven, however right the answers are; only a node whose cards answer is\n"
+            "verified. The node that gave wrong answers is refused.",
+            highlight=False,
+        )
 
 
 def _hold_to_promise(lake: Lake, names: list[str]) -> None:

@@ -1,7 +1,7 @@
 """`fleet.yaml` on disk: read whole, changed a node at a time, its comments left alone."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from windrow.engine.fleet.inventory import (
     parse_fleet,
     safe_yaml,
 )
+from windrow.engine.fleet.merging import Merged, merge
 from windrow.resources.files import naming_disk_errors, published
+from windrow.resources.fleet.inventory_text import block_of, changed_entry, is_assumed
 from windrow.resources.locks import file_lock
 
 
@@ -35,41 +37,98 @@ class FleetFile:
         """Declare one more node. Raises InvalidFleet, and leaves the file as it was."""
         with file_lock(self._lock()):
             text = self._text()
-            block = _block(node)
-            if text is None:
-                return self._store(f"nodes:\n{textwrap.indent(block, '  ')}")
-            entries = self._entries(text)
-            lines = text.rstrip("\n").split("\n")
-            if entries:
-                end = _end(entries[-1])
-                indent = " " * max(entries[0].start_mark.column - 2, 0)
-            else:
-                end = next(n for n, line in enumerate(lines) if line.startswith("nodes:")) + 1
-                lines[end - 1] = "nodes:"
-                indent = "  "
-            lines.insert(end, textwrap.indent(block, indent).rstrip("\n"))
-            return self._store(
-                "\n".join(lines) + "\n", expected=[*_names(entries), str(node["name"])]
-            )
+            names = [] if text is None else _names(self._entries(text))
+            return self._store(self._with(text, block_of(node)), [*names, str(node["name"])])
 
     def remove(self, name: str) -> Fleet:
         """Forget a node; what the lake has of it stays. Raises UnknownNode, InvalidFleet."""
         with file_lock(self._lock()):
             text = self._text()
-            entries = [] if text is None else self._entries(text)
-            names = _names(entries)
+            names = [] if text is None else _names(self._entries(text))
             if text is None or name not in names:
                 raise UnknownNode(
                     f"{self.path} has no node {name[:80]!r}; it has {names or 'none'}"
                 )
-            entry = entries[names.index(name)]
-            lines = text.splitlines(keepends=True)
-            del lines[entry.start_mark.line : _end(entry)]
-            return self._store("".join(lines), expected=[n for n in names if n != name])
+            return self._store(self._without(text, name), [n for n in names if n != name])
 
-    def _store(self, text: str, expected: list[str] | None = None) -> Fleet:
+    def merge(self, nodes: Sequence[Mapping[str, Any]], source: str) -> Merged:
+        """Merge nodes that another tool declares, all or none, in one write.
+
+        source: that tool's name, for the lines that say what became of them. A file that says it
+        all is not written. Raises InvalidFleet, and leaves the file as it was.
+        """
+        with file_lock(self._lock()):
+            text = self._text()
+            places = [] if text is None else self._entries(text)
+            before = [] if text is None else _declared(safe_yaml(text, str(self.path)))
+            made_up = {
+                str(entry["name"])
+                for entry, place in zip(before, places, strict=True)
+                if is_assumed(text or "", place)
+            }
+            merged = merge(before, nodes, source, made_up.__contains__)
+            if merged.entries == before:
+                return merged
+            for name in merged.removed:
+                text = self._without(text or "", name)
+            text = self._changed(text, merged)
+            if text is None:
+                return merged
+            said = safe_yaml(text, str(self.path))
+            if _declared(said) != merged.entries:
+                raise InvalidFleet(
+                    str(self.path), ["its layout cannot be changed by an import; add the fields "
+                                     "by hand, or write each node's fields one below the other"]
+                )  # fmt: skip
+            self._store(text, [str(entry["name"]) for entry in merged.entries])
+            return merged
+
+    def _changed(self, text: str | None, merged: Merged) -> str | None:
+        """The text with what is new in the merged entries."""
+        old = {new: old for old, new in merged.renamed.items()}
+        names = [] if text is None else _names(self._entries(text))
+        for entry in merged.entries:
+            name = str(entry["name"])
+            made_up = name in merged.assumed
+            before = old.get(name, name)
+            if before not in names:
+                text = self._with(text, block_of(entry, assumed=made_up))
+                continue
+            assert text is not None  # it names the node
+            place = yaml.compose(text, yaml.SafeLoader)
+            node = dict(zip(names, _nodes_of(place), strict=False))[before]
+            was = yaml.safe_load(yaml.serialize(node))
+            text = changed_entry(text, node, was, entry, assumed=made_up)
+        return text
+
+    def _with(self, text: str | None, block: str) -> str:
+        """The text with one more node."""
+        if text is None:
+            return f"nodes:\n{textwrap.indent(block, '  ')}"
+        entries = _nodes_of(yaml.compose(text, yaml.SafeLoader))
+        lines = text.rstrip("\n").split("\n")
+        if entries:
+            end = _end(entries[-1])
+            indent = " " * max(entries[0].start_mark.column - 2, 0)
+        else:
+            end = next(n for n, line in enumerate(lines) if line.startswith("nodes:")) + 1
+            lines[end - 1] = "nodes:"
+            indent = "  "
+        lines.insert(end, textwrap.indent(block, indent).rstrip("\n"))
+        return "\n".join(lines) + "\n"
+
+    def _without(self, text: str, name: str) -> str:
+        """The text without a node."""
+        entries = _nodes_of(yaml.compose(text, yaml.SafeLoader))
+        names = _names(entries)
+        entry = entries[names.index(name)]
+        lines = text.splitlines(keepends=True)
+        del lines[entry.start_mark.line : _end(entry)]
+        return "".join(lines)
+
+    def _store(self, text: str, expected: list[str]) -> Fleet:
         fleet = parse_fleet(text, str(self.path))
-        if expected is not None and list(fleet.nodes) != expected:
+        if list(fleet.nodes) != expected:
             raise InvalidFleet(
                 str(self.path),
                 ["its nodes are not written one below the other, so it is yours to change"],
@@ -90,27 +149,28 @@ class FleetFile:
         except UnicodeDecodeError:
             raise InvalidFleet(str(self.path), ["it is not UTF-8 text"]) from None
 
-    def _entries(self, text: str) -> list[yaml.Node]:
+    def _entries(self, text: str) -> list[yaml.MappingNode]:
         """The nodes' places in the text. Raises InvalidFleet."""
         safe_yaml(text, str(self.path))
         parse_fleet(text, str(self.path))
         root = yaml.compose(text, yaml.SafeLoader)
         for key, value in root.value:
-            if key.value == "nodes" and isinstance(value, yaml.SequenceNode):
-                if value.flow_style and value.value:
-                    raise InvalidFleet(
-                        str(self.path), ["its nodes are in [ ]; write them one below the other"]
-                    )
-                return list(value.value)
-        return []
+            listed = key.value == "nodes" and isinstance(value, yaml.SequenceNode)
+            if listed and value.flow_style and value.value:
+                raise InvalidFleet(
+                    str(self.path), ["its nodes are in [ ]; write them one below the other"]
+                )
+        return _nodes_of(root)
 
     def _lock(self) -> Path:
         return self.path.with_name(f".{self.path.name}.lock")
 
 
-def _block(node: Mapping[str, Any]) -> str:
-    text = yaml.safe_dump(dict(node), sort_keys=False, allow_unicode=True)
-    return "- " + textwrap.indent(text, "  ").lstrip()
+def _nodes_of(root: yaml.Node) -> list[yaml.MappingNode]:
+    for key, value in root.value:
+        if key.value == "nodes" and isinstance(value, yaml.SequenceNode):
+            return list(value.value)
+    return []
 
 
 def _end(node: yaml.Node) -> int:
@@ -122,5 +182,9 @@ def _end(node: yaml.Node) -> int:
     return line + (node.end_mark.column > 0)
 
 
-def _names(entries: list[yaml.Node]) -> list[str]:
+def _names(entries: Sequence[yaml.Node]) -> list[str]:
     return [yaml.safe_load(yaml.serialize(entry))["name"] for entry in entries]
+
+
+def _declared(document: Any) -> list[dict[str, Any]]:
+    return list(document.get("nodes") or ()) if isinstance(document, dict) else []

@@ -17,6 +17,17 @@ TRY_SECONDS: Final = 1.0
 PAUSE: Final = 0.2
 
 
+def own_address(address: str) -> str:
+    """The address that this machine has towards another one; empty if it cannot reach it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.connect((address, 9))  # sends nothing
+            return str(datagrams.getsockname()[0])
+    except OSError:
+        return ""
+
+
 def accepting(address: str, ports: Iterable[int]) -> frozenset[int]:
     """The ports at which something takes a connection."""
     ports = sorted(set(ports))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from windrow.engine.fleet.inventory import InvalidFleet, parse_fleet
-from windrow.networks.chutes.add_node import BadNodeImport, from_add_node, from_ansible
+from windrow.networks.chutes.add_node import BadNodeImport, from_add_node
+from windrow.networks.chutes.ansible import from_ansible
 from windrow.networks.gonka.node_config import BadNodeConfig, from_node_config
 
 KEY = "ab" * 32
@@ -42,7 +43,19 @@ def test_a_fleet_of_every_transport() -> None:
         ("name: A_b", "'A_b' is no name"),
         ("name: ../etc", "is no name"),
         ("name: a, transport: ssh", "node a: transport"),
-        ("name: a, transport: local, gpu: t4, gpu_count: 1", "'t4' is no card"),
+        ("name: a, transport: local, gpu: t4, gpu_count: 1, networks: [chutes]", "no card 't4'"),
+        ("name: a, transport: local, gpu: 'A B', gpu_count: 1", "'A B' does not name a card"),
+        ("name: a, transport: local, networks: [gonka], public_ports: [8080]", "private_ports"),
+        ("name: a, transport: local, ports: [1], public_ports: [2]", "old name of `public_ports`"),
+        (
+            "name: a, transport: local, private_ports: [{port: 1, reachable_by: [0.0.0.0/0]}]",
+            "is everyone",
+        ),
+        (
+            "name: a, transport: local, private_ports: [{port: 1, reachable_by: [10.0.0.]}]",
+            "private_ports.0.reachable_by",
+        ),
+        ("name: a, transport: local, ports: [[1]]", "node a: public_ports.0"),
         ("name: a, transport: local, gpu: l4", "gpu and gpu_count go together"),
         ("name: a, transport: local, gpu_count: '8'", "node a: gpu_count"),
         ("name: a, transport: local, hourly_cost: .nan", "node a: hourly_cost"),
@@ -161,7 +174,7 @@ def test_a_node_config_gives_its_nodes() -> None:
             }
         ]
     )
-    assert found[0]["ports"] == [5050, 8080]
+    assert found[0]["private_ports"] == [{"port": 5050}, {"port": 8080}]
     assert found[0]["models"] == [{"name": "Qwen/QwQ-32B", "args": ["--quantization", "fp8"]}]
     for wrong in ({}, [1], [{"id": 3}], [{"id": "a"}], [{"id": "a", "models": {"m": 1}}]):
         with pytest.raises(BadNodeConfig):

@@ -107,12 +107,12 @@ def test_imports_of_the_three_tools(fleet: FleetFile, tmp_path: Path) -> None:
 
 def test_an_import_is_all_or_nothing(fleet: FleetFile, tmp_path: Path) -> None:
     (tmp_path / "two.json").write_text(
-        json.dumps([{"id": "good", "host": "h", "models": {}}, {"id": "BAD", "host": "h",
+        json.dumps([{"id": "good", "host": "h", "models": {}}, {"id": "BAD", "host": "h h",
                                                                "models": {}}])
     )  # fmt: skip
     result = windrow("import", "--gonka", "two.json")
     assert isinstance(result.exception, InvalidFleet)
-    assert "BAD" in str(result.exception)
+    assert "node bad: host" in str(result.exception)
     assert not fleet.path.exists()
     stray = windrow("import", "--gonka", "two.json", "--agent", f"other={HOTKEY}:{KEY}")
     assert "other, which is not imported" in str(stray.exception)
