@@ -19,7 +19,7 @@ RESET: Final = (
     "nvidia-smi -q -d ECC shows which card. Stop its work and reboot the machine; if the errors "
     "come back, replace the card"
 )
-XID: Final = "sudo dmesg | grep Xid, and look the number up in NVIDIA's list of Xid errors"
+XID: Final = "sudo dmesg | grep Xid. NVIDIA's list of Xid errors explains the numbers"
 MOST_GPUS: Final = 10
 SWITCHED: Final = frozenset({"a100_40gb_sxm", "a100_sxm", "h100_sxm", "h200", "b200"})
 """Cards whose machines join them by switches, which the fabric manager sets up."""

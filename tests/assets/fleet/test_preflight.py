@@ -1,6 +1,7 @@
 """The preflight of nodes over real HTTP on loopback, with the asker's own listener and probes."""
 
 import http.client
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -186,3 +187,22 @@ def test_a_node_of_no_network_is_not_asked_to_reach_anything(tmp_path: Path) -> 
         assert home.verify("n", STAGES)
     home.fleet.close()
     assert machine.asked == ["facts", "preflight"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "verdict"), [([], False), (["192.0.2.0/24"], False), (["127.0.0.0/8"], None)]
+)
+def test_a_private_port_is_tried_from_here_unless_this_machine_may_reach_it(
+    tmp_path: Path, allowed: list[str], *, verdict: bool | None
+) -> None:
+    """A node that has no public port to open is tried all the same."""
+    with socket.create_server((HERE, 0)) as service:
+        private = {"port": service.getsockname()[1], "reachable_by": allowed}
+        fields: dict[str, Any] = {"networks": ["gonka"], "private_ports": [private]}
+        with looked_at(tmp_path, callback="", **fields) as found:
+            (row,) = found["private_ports_closed"]
+    others = {2375, 5050, 8000, 8080, 9100, 9200, 26657, 32000}
+    if any(str(port) in row["reason"] for port in others):
+        pytest.skip("another service of this machine listens on a private port")
+    assert row["windrow_verdict"] is verdict
+    assert ("took a connection from here" in row["reason"]) is (verdict is False)
