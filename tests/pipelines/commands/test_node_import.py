@@ -336,3 +336,12 @@ solo: {hosts: {gpu-9:22: {external_ip: 203.0.113.9}}}
     assert (nodes["gpu01-dc-x"].gpu, nodes["gpu01-dc-x"].gpu_count) == ("l40s", 2)
     assert nodes["gpu01-dc-x"].host == "2001:db8::1"
     assert (nodes["gpu-9"].public_address, nodes["gpu-9"].host) == ("203.0.113.9", "gpu-9")
+
+
+def test_an_import_into_the_example_keeps_its_comments(fleet: FleetFile) -> None:
+    example = (Path(__file__).parents[3] / "fleet.example.yaml").read_text()
+    fleet.path.write_text(example)
+    imported(*ARGUMENTS["ansible"])
+    imported(*ARGUMENTS["node-config"])
+    assert sorted(fleet.load().nodes) == ["chutes-miner-cpu-0", "chutes-miner-gpu-0"]
+    assert [line for line in example.splitlines() if line not in fleet.path.read_text()] == []
