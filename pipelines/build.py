@@ -32,6 +32,7 @@ from windrow.pipelines.jobs import (
 )
 from windrow.pipelines.live import window_resources
 from windrow.pipelines.retention import retention, retention_schedule
+from windrow.pipelines.runs.watch import failed_run, watch_runs
 from windrow.pipelines.sensors import closed_window, new_checkpoint, open_window
 from windrow.resources.configuration.settings import Settings
 
@@ -76,7 +77,14 @@ def build(settings: Settings) -> dg.Definitions:
             compact_lake,
             retention,
         ],
-        sensors=[open_window, closed_window, new_checkpoint, stale_nodes],
+        sensors=[
+            open_window,
+            closed_window,
+            new_checkpoint,
+            stale_nodes,
+            watch_runs,
+            failed_run,
+        ],
         schedules=[compact_schedule, hourly_fleet_page, retention_schedule],
         resources=window_resources(settings),
         executor=dg.in_process_executor,

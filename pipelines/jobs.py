@@ -6,6 +6,7 @@ from windrow.assets.fleet.partitions import nodes
 from windrow.engine.fleet.stages import STAGES
 
 WINDOW_TAGS = {"lane": "window"}
+UPKEEP_TAGS = {"lane": "upkeep"}
 
 mine_window = dg.define_asset_job(
     "mine_window",
@@ -51,6 +52,7 @@ show_fleet = dg.define_asset_job(
     "show_fleet",
     selection=dg.AssetSelection.assets("fleet_page"),
     executor_def=dg.in_process_executor,
+    tags=UPKEEP_TAGS,
     description="Bring the page of the whole fleet up to date.",
 )
 
@@ -58,6 +60,7 @@ compact_lake = dg.define_asset_job(
     "compact_lake",
     selection=dg.AssetSelection.assets("compacted_lake"),
     executor_def=dg.in_process_executor,
+    tags=UPKEEP_TAGS,
     description="Merge the lake's many small files.",
 )
 

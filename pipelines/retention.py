@@ -15,6 +15,7 @@ from windrow.engine.mining.spool import forget_groups
 from windrow.networks.grail.checkpoint import retained_windows
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import parse_window, window_start
+from windrow.pipelines.jobs import UPKEEP_TAGS
 from windrow.resources.chain import Chain
 from windrow.resources.checkpoints.cache import CheckpointCache
 from windrow.resources.configuration.settings import Settings
@@ -130,7 +131,7 @@ def prune_windows(
     context.log.info(f"ended {len(unfinished)} uploads to the bucket that were never finished")
 
 
-@dg.job(executor_def=dg.in_process_executor)
+@dg.job(executor_def=dg.in_process_executor, tags=UPKEEP_TAGS)
 def retention() -> None:
     """Keep the newest 3,360 windows and their runs."""
     prune_windows()

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from windrow.assets.window.faults import record_faults
-from windrow.assets.window.partitions import windows
+from windrow.assets.window.partitions import OPEN_WINDOW_TAG, windows
 from windrow.engine.mining.spool import DroppedGroup
 from windrow.networks.grail.checkpoint import CHECKPOINTS_PREFIX, parse_ready_key
 from windrow.networks.grail.constants import WINDOW_BLOCKS
@@ -20,8 +20,8 @@ MISSED_ROWS = 240
 CATCH_UP = 20
 """Windows requested in one tick after a pause; the next tick goes on from there."""
 
-BEFORE_BACKFILLS = {"dagster/priority": "10"}
-"""The open window cannot wait: it leaves the queue, and takes the GPU, before any other."""
+VALIDATION_PRIORITY = {"dagster/priority": "1"}
+"""Validations of windows as they close come before backfills, oldest first among themselves."""
 
 
 @dg.sensor(
@@ -65,7 +65,10 @@ def open_window(
 
 
 def _mining(window: int, run_key: str) -> dg.RunRequest:
-    return dg.RunRequest(run_key, partition_key=str(window), tags=BEFORE_BACKFILLS)
+    # The newest window has the most time left and the only one that counts: it leaves the queue
+    # first, whatever waits there from before a crash.
+    tags = {"dagster/priority": str(window), **OPEN_WINDOW_TAG}
+    return dg.RunRequest(run_key, partition_key=str(window), tags=tags)
 
 
 def _replaced(chain: Chain, lake: Lake, hotkey: str, window: int) -> str | None:
@@ -97,7 +100,10 @@ def closed_window(
     if not due:
         return dg.SkipReason(f"window {last} was the last to close")
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(f"validate:{key}", partition_key=key) for key in due],
+        run_requests=[
+            dg.RunRequest(f"validate:{key}", partition_key=key, tags=VALIDATION_PRIORITY)
+            for key in due
+        ],
         dynamic_partitions_requests=[windows.build_add_request(due)],
         cursor=due[-1],
     )

@@ -52,6 +52,10 @@ class ReorganisedWindow(ChainError):
     """A window's first block has another hash than when its randomness was drawn."""
 
 
+class WindowClosed(ChainError):
+    """A run for the open window began after uploads of that window had ended."""
+
+
 class CommitmentRefused(ChainError):
     """A commitment the chain cannot hold."""
 
@@ -157,6 +161,24 @@ def require_same_block(chain: Chain, window: int, recorded: str) -> None:
             f"{current} now: the chain was reorganised, and no rollout of this window counts. "
             "Nothing was uploaded. Run the window again while it is open: it starts from the new "
             "block."
+        )
+
+
+def is_closed(chain: Chain, window: int) -> bool:
+    """Whether uploads of a window have ended (grail-protocol §8.4)."""
+    try:
+        return chain.now() >= chain.deadline(window)
+    except FutureBlock:
+        return False
+
+
+def require_open(chain: Chain, window: int) -> None:
+    """Raises WindowClosed when nothing made for this window would count any more."""
+    if is_closed(chain, window):
+        raise WindowClosed(
+            f"Window {window} closed before this run could work on it, so the run was stopped. "
+            "To mine the window as a replay, name it: "
+            f"windrow windows {window} prints the command."
         )
 
 

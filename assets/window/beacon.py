@@ -5,13 +5,13 @@ from typing import Any
 import dagster as dg
 
 from windrow.assets.window.faults import WHOLE_WINDOW, faults_kept
-from windrow.assets.window.partitions import windows
+from windrow.assets.window.partitions import OPEN_WINDOW_TAG, windows
 from windrow.assets.window.stored import stored_row
 from windrow.engine.mining.spool import DroppedGroup
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.resources.admission import Admission
 from windrow.resources.beacon import BeaconSource
-from windrow.resources.chain import Chain
+from windrow.resources.chain import Chain, require_open
 from windrow.resources.wallet import Wallet
 from windrow.resources.warehouse.lake import Lake
 from windrow.resources.warehouse.schema import DATASETS
@@ -37,6 +37,8 @@ def beacon(
         lake, window, wallet.hotkey, "beacon", context.run.run_id, chain=chain
     ) as faults:
         admission.ensure()
+        if OPEN_WINDOW_TAG.items() <= context.run.tags.items():
+            require_open(chain, window)
         block_hash = chain.block_hash(window)
         row = _kept(lake, window, wallet.hotkey, block_hash)
         if row is None:

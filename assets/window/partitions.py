@@ -46,3 +46,6 @@ class WindowPartitions(dg.DynamicPartitionsDefinition):
 
 
 windows = WindowPartitions(name="windows")
+
+OPEN_WINDOW_TAG = {"windrow/mines": "open window"}
+"""Tag of a run that only makes sense while its window is open. Any other run mines any window."""

@@ -8,7 +8,7 @@ import dagster as dg
 
 from windrow.assets.window import stream_rows
 from windrow.assets.window.faults import faults_kept
-from windrow.assets.window.partitions import windows
+from windrow.assets.window.partitions import OPEN_WINDOW_TAG, windows
 from windrow.assets.window.stored import stored_checkpoint, stored_row, stored_table
 from windrow.engine.mining.loop import WindowLoop
 from windrow.engine.mining.plan import WindowPlan
@@ -17,7 +17,7 @@ from windrow.engine.mining.spool import Spool, identity_of
 from windrow.engine.ports import Prover
 from windrow.networks.grail.budget import TimeBudget
 from windrow.networks.grail.constants import WINDOW_BLOCKS
-from windrow.resources.chain import Chain, WindowClock
+from windrow.resources.chain import Chain, WindowClock, require_open
 from windrow.resources.checkpoints.cache import CheckpointCache, VerifiedCheckpoint
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.gpu_turns import GpuTurns
@@ -70,6 +70,9 @@ def window_stream(
         window_lock(settings.home / "locks", window, hotkey, context.run.run_id),
         mining_gpus.taken(),
     ):
+        # A run that was retried begins here: its beacon was drawn before it died.
+        if OPEN_WINDOW_TAG.items() <= context.run.tags.items():
+            require_open(chain, window)
         beacon = stored_row(lake, "beacons", window, hotkey)
         clock = WindowClock(chain, window, beacon["block_hash"])
         checkpoint = stored_checkpoint(lake, checkpoints, window, hotkey)
