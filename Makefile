@@ -7,7 +7,7 @@ ROOMS := assets benchmarks engine environments kernels networks pipelines resour
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-model ui test test-live conformance check bench soundness clean
+.PHONY: help setup demo demo-model ui test test-live soak conformance check bench soundness clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3,
 	tests/live/packages.sh
 	$(BIN)/windrow install sglang --cpu --no-setting --path .sglang
 	$(BIN)/pytest -m live -rs
+
+soak: $(READY)  ## kill something every 20 seconds for 20 minutes (SOAK="--seconds 180 --seed 1")
+	$(BIN)/python -m tests.faults.soak $(SOAK)
 
 conformance: $(READY)  ## only the network vectors
 	$(BIN)/pytest tests/conformance

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+import dagster as dg
+
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import QUICKNET, drand_round, window_start
 from windrow.pipelines.commands.doctor_findings import (
@@ -27,6 +29,7 @@ from windrow.pipelines.live import (
     open_wallet,
     window_resources,
 )
+from windrow.pipelines.runs.queue import Trouble, inspect_queue
 from windrow.resources.chain import Chain
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.drand import DrandRelays
@@ -74,6 +77,35 @@ def _chain(settings: Settings, asked: Chain) -> Sequence[Finding]:
     if settings.chain == "bittensor":
         found.append(_clock(time.time() - asked.timestamp(block)))
     return found
+
+
+@look("queue")
+def queue(settings: Settings) -> Sequence[Finding]:
+    """Whether runs get on: none stuck without a process, starving or late."""
+    if not os.environ.get("DAGSTER_HOME"):
+        return []  # the line on Dagster says so
+    with dg.DagsterInstance.get() as instance, _closed_after(open_chain(settings)) as asked:
+        found = inspect_queue(instance, asked)
+    if found.waiting and not found.daemon_runs:
+        todo = "start Dagster's daemon: it starts the runs that wait"
+        return [missing("queue", found.summarise(), todo)]
+    if not found.troubled:
+        return [fine("queue", found.summarise())]
+    return [
+        doubtful(
+            "queue",
+            f"{run.job} {run.run_id[:8]} is {run.trouble} for {run.seconds:.0f} s: {run.reason}",
+            TODO[run.trouble],
+        )
+        for run in found.troubled
+    ]
+
+
+TODO = {
+    Trouble.STUCK: "start Dagster's daemon: it ends this run within 10 s",
+    Trouble.STARVING: "see what holds the lane: the Runs page of the UI, or windrow status",
+    Trouble.LATE: "start Dagster's daemon: it drops this run and writes its row",
+}
 
 
 def _clock(age: float) -> Finding:
@@ -204,4 +236,4 @@ def _logged_in() -> bool:
         return False
 
 
-NETWORK: tuple[Look, ...] = (chain, wallet, bucket, checkpoint, drand, tracker)
+NETWORK: tuple[Look, ...] = (chain, wallet, bucket, checkpoint, drand, tracker, queue)

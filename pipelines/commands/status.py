@@ -1,14 +1,21 @@
 """`windrow status`: where the chain stands and how the newest windows went."""
 
+import os
+
+import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import window_start
+from windrow.pipelines.commands.printing import cell
 from windrow.pipelines.live import open_chain, open_wallet
+from windrow.pipelines.runs.queue import inspect_queue
+from windrow.resources.chain import Chain
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.warehouse.lake import Lake
 
+NO_DAGSTER_HOME = "The run queue is not shown: set DAGSTER_HOME to the folder of dagster.yaml."
 DAY = 86_400.0
 """Seconds; windows mined afterwards are late by days."""
 NEWEST = """
@@ -37,6 +44,7 @@ def show(out: Console) -> None:
         f"block {block}; window {window} is open for {window + WINDOW_BLOCKS - block} more blocks, "
         f"uploads until {chain.deadline(window) - chain.now():.0f} s from now; hotkey {hotkey}"
     )
+    _show_queue(out, chain)
     table = Table(title="newest windows", title_justify="left")
     for name in ("window", "groups", "reward", "stopped by", "upload", "faults", "last fault"):
         table.add_column(name)
@@ -49,6 +57,30 @@ def show(out: Console) -> None:
             _upload(row["on_time"], row["margin_seconds"]),
             str(row["faults"] or 0),
             row["last_fault"] or "",
+        )
+    out.print(table)
+
+
+def _show_queue(out: Console, chain: Chain) -> None:
+    if not os.environ.get("DAGSTER_HOME"):
+        out.print(NO_DAGSTER_HOME)
+        return
+    with dg.DagsterInstance.get() as instance:
+        queue = inspect_queue(instance, chain)
+    out.print(queue.summarise())
+    if not queue.troubled:
+        return
+    table = Table(title="runs that do not get on", title_justify="left")
+    for name in ("run", "job", "window", "trouble", "for", "reason"):
+        table.add_column(name)
+    for run in queue.troubled:
+        table.add_row(
+            run.run_id[:8],
+            run.job,
+            "-" if run.window is None else str(run.window),
+            str(run.trouble),
+            f"{run.seconds:.0f} s",
+            cell(run.reason),
         )
     out.print(table)
 

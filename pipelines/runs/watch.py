@@ -22,6 +22,8 @@ from windrow.resources.chain import Chain, is_closed
 from windrow.resources.wallet import Wallet
 from windrow.resources.warehouse.lake import Lake
 
+_ENDED_FROM_OUTSIDE = "This run has been marked as failed from outside the execution context."
+
 START_SECONDS = 20.0
 """How long a process may take to report its start; then the run that waits for it is lost."""
 
@@ -58,7 +60,11 @@ def failed_run(
     wallet: dg.ResourceParam[Wallet],
 ) -> None:
     """A step that fails by name writes its own row; a process that is killed cannot."""
-    record_failure(lake, wallet.hotkey, context.dagster_run, context.failure_event.message or "")
+    run, said = context.dagster_run, context.failure_event.message or ""
+    if said == _ENDED_FROM_OUTSIDE:
+        # The code server saw its child die and gave no reason.
+        said = describe_loss(context.instance, run) or said
+    record_failure(lake, wallet.hotkey, run, said)
 
 
 def end_lost_runs(instance: dg.DagsterInstance, now: float | None = None) -> list[str]:

@@ -26,7 +26,7 @@ from tests.support.embedded import embedded_settings
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import window_start
 from windrow.pipelines.live import open_chain, open_wallet
-from windrow.resources.configuration.settings import Settings
+from windrow.pipelines.runs.worker import tagged_worker
 from windrow.resources.storage.object_store import open_bucket
 from windrow.resources.warehouse.lake import Lake
 
@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 MARK = "STACK_MARK"
 LAYOUTS = ("dev", "services")
 DAGSTER = (sys.executable, "-m", "dagster")
+HOST = "127.0.0.1"
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Stack:
     groups: int = 2
     mark: str = field(default_factory=lambda: uuid4().hex)
     starts: int = 0
+    services: dict[str, psutil.Process] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,26 +79,49 @@ class Stack:
 
     def start(self) -> None:
         """Start every service of the layout, each with a log of its own."""
-        self.starts += 1
-        if self.layout == "dev":
-            self._launch(
-                "dev", *DAGSTER, "dev", "-m", "windrow.pipelines.definitions", "-p", _port()
-            )
-            return
-        port = _port()
-        workspace = self.folder / "workspace-server.yaml"
-        server = {"host": "127.0.0.1", "port": int(port), "location_name": "windrow"}
-        workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
         module = ("-m", "windrow.pipelines.definitions")
-        self._launch(
-            "code", *DAGSTER, "code-server", "start", *module, "-h", "127.0.0.1", "-p", port
-        )
-        binary = Path(sys.executable).parent
-        self._launch("daemon", str(binary / "dagster-daemon"), "run", "-w", workspace.name)
-        web = str(binary / "dagster-webserver")
-        self._launch("web", web, "-w", workspace.name, "-h", "127.0.0.1", "-p", _port())
+        if self.layout == "dev":
+            self._commands = {"dev": (*DAGSTER, "dev", *module, "-h", HOST, "-p", _port())}
+        else:
+            port = _port()
+            workspace = self.folder / "workspace-server.yaml"
+            server = {"host": HOST, "port": int(port), "location_name": "windrow"}
+            workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+            served = ("-w", workspace.name)
+            binary = Path(sys.executable).parent
+            code = (*DAGSTER, "code-server", "start", *module, "-h", HOST, "-p", port)
+            self._commands = {
+                "code": code,
+                "daemon": (str(binary / "dagster-daemon"), "run", *served),
+                "web": (str(binary / "dagster-webserver"), *served, "-h", HOST, "-p", _port()),
+            }
+        for name in self._commands:
+            self._launch(name)
 
-    def _launch(self, name: str, *command: str) -> None:
+    def restart(self, name: str) -> None:
+        """Kill one service, with all that it started, and start it again."""
+        self.kill(_family(self.services.pop(name)))
+        self._launch(name)
+
+    def daemon_runs(self) -> bool:
+        """Whether the daemon that was started last has begun its work."""
+        name = "dev" if self.layout == "dev" else "daemon"
+        log = max(self.folder.glob(f"{name}-*.log"), key=lambda path: path.stat().st_ctime_ns)
+        return "configured with the following daemons" in log.read_text(errors="replace")
+
+    def runs(self) -> list[psutil.Process]:
+        """The processes of the runs that are at work."""
+        with self.instance() as instance:
+            working = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        pids = {worker.pid for run in working if (worker := tagged_worker(run)) is not None}
+        return [process for process in self.processes() if process.pid in pids]
+
+    def service_bytes(self) -> dict[str, int]:
+        """Resident bytes of each service with its helpers, without the runs that it started."""
+        return {name: _size(service) for name, service in self.services.items()}
+
+    def _launch(self, name: str) -> None:
+        self.starts += 1
         environment = {
             **os.environ,
             **self._variables(),
@@ -106,10 +131,16 @@ class Stack:
             "OMP_NUM_THREADS": "1",
         }
         with (self.folder / f"{name}-{self.starts}.log").open("wb") as log:
-            subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=log, stderr=log,
-                start_new_session=True, preexec_fn=_default_signals,
-            )  # fmt: skip
+            child = subprocess.Popen(
+                self._commands[name],
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_default_signals,
+            )
+        self.services[name] = psutil.Process(child.pid)
 
     def processes(self) -> list[psutil.Process]:
         """Every process of the stack, whichever one started it."""
@@ -159,6 +190,20 @@ def wait_for(condition: Any, seconds: float, what: str, every: float = 0.5) -> f
     return time.monotonic() - began
 
 
+def _size(process: psutil.Process) -> int:
+    """Resident bytes of a process and its children. Runs are spawned by multiprocessing."""
+    with contextlib.suppress(psutil.Error):
+        if not any("multiprocessing" in word for word in process.cmdline()):
+            return process.memory_info().rss + sum(map(_size, process.children()))
+    return 0
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return [process, *process.children(recursive=True)]
+    return []
+
+
 def _port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -169,6 +214,3 @@ def _default_signals() -> None:
     """A shell may have told its jobs to ignore SIGINT, which Dagster maps SIGTERM to."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-__all__ = ["LAYOUTS", "Settings", "Stack", "wait_for"]
