@@ -5,6 +5,7 @@ limit, and hold their place in the queue meanwhile. Dagster's monitoring daemon 
 few seconds, for the first time when the daemon starts, and ends the runs whose process is gone.
 """
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -19,7 +20,13 @@ from dagster._core.launcher import (
 )
 from dagster._core.storage.dagster_run import DagsterRun
 
-from windrow.pipelines.runs.worker import Worker, find_worker, tagged_worker, worker_tag
+from windrow.pipelines.runs.worker import (
+    LAUNCHER_TAG,
+    Worker,
+    find_worker,
+    tagged_worker,
+    worker_tag,
+)
 
 _REPORT_SECONDS = 2.0
 """How long a launch waits for its process to report its id: it does so as its first event."""
@@ -33,6 +40,9 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start a run and tag it with its worker, once that has reported its process id."""
+        run_id, here = context.dagster_run.run_id, find_worker(os.getpid())
+        if here is not None:
+            self._instance.add_run_tags(run_id, worker_tag(run_id, here, LAUNCHER_TAG))
         super().launch_run(context)
         until = time.monotonic() + _REPORT_SECONDS
         while adopt_worker(self._instance, context.dagster_run) is None:

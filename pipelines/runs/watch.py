@@ -18,14 +18,17 @@ from windrow.engine.mining.spool import DroppedGroup
 from windrow.networks.grail.windows import parse_window
 from windrow.pipelines.jobs import mine_window, validate_window
 from windrow.pipelines.runs.launcher import describe_loss, find_report
+from windrow.pipelines.runs.worker import LAUNCHER_TAG, tagged_worker
 from windrow.resources.chain import Chain, is_closed
 from windrow.resources.wallet import Wallet
 from windrow.resources.warehouse.lake import Lake
 
 _ENDED_FROM_OUTSIDE = "This run has been marked as failed from outside the execution context."
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 """How long a process may take to report its start; then the run that waits for it is lost."""
+ORPHAN_START_SECONDS = 10.0
+"""The same where what launched the run is gone: its process may be gone with it."""
 
 
 @dg.sensor(
@@ -97,12 +100,15 @@ def _describe_missing_start(
 ) -> str | None:
     """A start that Dagster announced and no process confirmed."""
     run = record.dagster_run
+    if run.status is not DagsterRunStatus.STARTING:
+        return None
+    launcher = tagged_worker(run, LAUNCHER_TAG)
+    orphan = launcher is not None and not launcher.exists()
+    seconds = ORPHAN_START_SECONDS if orphan else START_SECONDS
     since = now - record.update_timestamp.timestamp()
-    if run.status is not DagsterRunStatus.STARTING or since < START_SECONDS:
+    if since < seconds or find_report(instance, run.run_id) is not None:
         return None
-    if find_report(instance, run.run_id) is not None:
-        return None
-    return f"RunLost: no process reported for the run within {START_SECONDS:.0f} s of its start"
+    return f"RunLost: no process reported for the run within {seconds:.0f} s of its start"
 
 
 def drop_late_runs(

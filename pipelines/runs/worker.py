@@ -16,6 +16,9 @@ import psutil
 WORKER_TAG = "windrow/worker"
 """The tag of a run that names its worker. It holds the run's id, because a retry copies tags."""
 
+LAUNCHER_TAG = "windrow/launcher"
+"""The same for the process that started the run."""
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _STATE, _STARTED = 0, 19
 """Indices of `state` and `starttime` in /proc/<pid>/stat, counted after the name (proc(5))."""
@@ -49,15 +52,15 @@ def find_worker(pid: int) -> Worker | None:
     return None if started is None else Worker(socket.gethostname(), _boot(), pid, started)
 
 
-def worker_tag(run_id: str, worker: Worker) -> dict[str, str]:
-    """Return the tag that names the worker of a run."""
-    return {WORKER_TAG: json.dumps({"run_id": run_id, **asdict(worker)})}
+def worker_tag(run_id: str, worker: Worker, name: str = WORKER_TAG) -> dict[str, str]:
+    """Return the tag that names the worker of a run, or its launcher."""
+    return {name: json.dumps({"run_id": run_id, **asdict(worker)})}
 
 
-def tagged_worker(run: dg.DagsterRun) -> Worker | None:
-    """Return the worker that the run's own tag names, or None."""
+def tagged_worker(run: dg.DagsterRun, name: str = WORKER_TAG) -> Worker | None:
+    """Return the process that the run's own tag names, or None."""
     try:
-        given = json.loads(run.tags[WORKER_TAG])
+        given = json.loads(run.tags[name])
         if given.pop("run_id") != run.run_id:
             return None
         return Worker(**given)

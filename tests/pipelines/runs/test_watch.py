@@ -28,12 +28,19 @@ from windrow.pipelines.build import build
 from windrow.pipelines.runs.launcher import WatchedRunLauncher, adopt_worker, describe_loss
 from windrow.pipelines.runs.queue import Trouble, inspect_queue
 from windrow.pipelines.runs.watch import (
+    ORPHAN_START_SECONDS,
     START_SECONDS,
     drop_late_runs,
     end_lost_runs,
     record_failure,
 )
-from windrow.pipelines.runs.worker import WORKER_TAG, find_worker, tagged_worker, worker_tag
+from windrow.pipelines.runs.worker import (
+    LAUNCHER_TAG,
+    WORKER_TAG,
+    find_worker,
+    tagged_worker,
+    worker_tag,
+)
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.warehouse.lake import Lake
 
@@ -191,6 +198,18 @@ def test_a_start_that_no_process_confirms_is_lost(instance: dg.DagsterInstance) 
     assert end_lost_runs(instance, now=began + START_SECONDS - 1) == []
     assert end_lost_runs(instance, now=began + START_SECONDS + 1) == [run.run_id]
     assert status_of(instance, run) is DagsterRunStatus.FAILURE
+
+
+def test_a_start_is_lost_sooner_when_its_launcher_is_gone(instance: dg.DagsterInstance) -> None:
+    run = begin(instance, DagsterRunStatus.STARTING)
+    with process() as child:
+        worker = find_worker(child.pid)
+        assert worker is not None
+        instance.add_run_tags(run.run_id, worker_tag(run.run_id, worker, LAUNCHER_TAG))
+        began = instance.get_run_records()[0].update_timestamp.timestamp()
+        assert end_lost_runs(instance, now=began + ORPHAN_START_SECONDS + 1) == []
+    assert end_lost_runs(instance, now=began + ORPHAN_START_SECONDS - 1) == []
+    assert end_lost_runs(instance, now=began + ORPHAN_START_SECONDS + 1) == [run.run_id]
 
 
 def test_only_runs_for_an_open_window_that_closed_leave_the_queue(
