@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-import dagster as dg
-
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import QUICKNET, drand_round, window_start
 from windrow.pipelines.commands.doctor_findings import (
@@ -21,6 +19,7 @@ from windrow.pipelines.commands.doctor_findings import (
     look,
     missing,
 )
+from windrow.pipelines.instance import open_instance
 from windrow.pipelines.live import (
     bittensor_chain,
     open_chain,
@@ -84,7 +83,7 @@ def queue(settings: Settings) -> Sequence[Finding]:
     """Whether runs get on: none stuck without a process, starving or late."""
     if not os.environ.get("DAGSTER_HOME"):
         return []  # the line on Dagster says so
-    with dg.DagsterInstance.get() as instance, _closed_after(open_chain(settings)) as asked:
+    with open_instance() as instance, _closed_after(open_chain(settings)) as asked:
         found = inspect_queue(instance, asked)
     if found.waiting and not found.daemon_runs:
         todo = "start Dagster's daemon: it starts the runs that wait"

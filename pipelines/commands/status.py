@@ -2,13 +2,13 @@
 
 import os
 
-import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
 from windrow.networks.grail.windows import window_start
 from windrow.pipelines.commands.printing import cell
+from windrow.pipelines.instance import open_instance
 from windrow.pipelines.live import open_chain, open_wallet
 from windrow.pipelines.runs.queue import inspect_queue
 from windrow.resources.chain import Chain
@@ -65,7 +65,7 @@ def _show_queue(out: Console, chain: Chain) -> None:
     if not os.environ.get("DAGSTER_HOME"):
         out.print(NO_DAGSTER_HOME)
         return
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         queue = inspect_queue(instance, chain)
     out.print(queue.summarise())
     if not queue.troubled:
