@@ -1,7 +1,8 @@
 """An environment bound to one checkpoint: from problem seeds to prompts, and back to rewards."""
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ class TaskEnvironment:
     """The tasks of one split, how a seed selects one and how completions are graded.
 
     select: (problem seed, number of tasks) -> index. grade: decoded completions of one task.
+    python: version of the Python that grades: of programs and algebra, or Windrow's own for gsm8k.
     """
 
     tasks: Sequence[Task]
@@ -35,6 +37,7 @@ class TaskEnvironment:
     grade: Grade
     thinking_mode: str
     tokenizer: ChatTokenizer
+    python: str = field(default_factory=platform.python_version)
 
     def task(self, seed: int) -> Task:
         """The task a problem seed selects (§12)."""
@@ -67,8 +70,9 @@ def load_environment(
     """The environment a checkpoint's metadata names.
 
     Of env_params only "split" matters to these environments. Raises UnknownEnvironment,
-    DatasetUnavailable, and SandboxUnavailable for code (mbpp, humaneval) where the sandbox cannot
-    start; math raises it later, for an answer that only algebra can decide.
+    DatasetUnavailable, and for code (mbpp, humaneval) SandboxUnavailable where the sandbox cannot
+    start, or ProgramPythonUnavailable where it would run another Python than the network's; math
+    raises these later, for an answer that only algebra can decide.
     """
     check_thinking_mode(thinking_mode)
     name = ALIASES.get(env_id, env_id)
@@ -87,7 +91,7 @@ def load_environment(
         tasks = competition_math.tasks(source, split)
         algebra = sandbox.algebraically_equal
         grade = partial(competition_math.grade, mode=thinking_mode, algebra=algebra)
-        return bind(tasks, fraction_index, grade)
+        return bind(tasks, fraction_index, grade, python=str(sandbox.python))
     sandbox.check()
     tasks = (
         programming.mbpp_tasks(source, split)
@@ -95,5 +99,8 @@ def load_environment(
         else programming.humaneval_tasks(source)
     )
     return bind(
-        tasks, modulo_index, partial(programming.grade, mode=thinking_mode, sandbox=sandbox)
+        tasks,
+        modulo_index,
+        partial(programming.grade, mode=thinking_mode, sandbox=sandbox),
+        python=str(sandbox.python),
     )

@@ -19,5 +19,9 @@ class SandboxUnavailable(EnvironmentUnavailable):
     """Untrusted programs cannot be confined on this machine, so none is run."""
 
 
+class ProgramPythonUnavailable(SandboxUnavailable):
+    """This machine has no Python that runs programs as the network does, so none is run."""
+
+
 class SandboxError(EnvironmentUnavailable):
     """A sandbox that had worked stopped working."""

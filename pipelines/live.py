@@ -184,12 +184,21 @@ def inference(settings: Settings) -> Inference:
     served = settings.generation != "transformers"
     return Inference(
         HubTasks() if settings.tasks == "hub" else ShippedTasks(),
-        # A file evaluates one completion at a time, so none ever waits for another file's.
-        Sandbox(max(settings.reward_workers, settings.validation_workers)),
+        sandbox(settings),
         "cpu" if served or settings.generation_gpu is None else f"cuda:{settings.generation_gpu}",
         devices[0],
         servers=generation_servers(settings, visible) if served else None,
         proofs=pool,
+    )
+
+
+def sandbox(settings: Settings) -> Sandbox:
+    """What runs submitted programs and algebra with these settings."""
+    return Sandbox(
+        # A file evaluates one completion at a time, so none ever waits for another file's.
+        max(settings.reward_workers, settings.validation_workers),
+        python=settings.program_python,
+        any_python=settings.any_program_python,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from windrow.environments.errors import SandboxUnavailable
+from windrow.environments.sandbox.interpreter import Interpreter
 
 NOBODY = 65534
 """The uid and gid inside; started by root the worker also is that user outside (§12.6, W6)."""
@@ -22,11 +23,14 @@ PACKAGES = Path("/packages")
 SYSTEM_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 
 
-def command(arguments: Iterable[str], packages: Iterable[str], filter_fd: int) -> list[str]:
+def command(
+    arguments: Iterable[str], packages: Iterable[str], filter_fd: int, python: Interpreter
+) -> list[str]:
     """Arguments for exec.
 
     packages: import names to make importable from /packages besides the standard library.
-    filter_fd: open file with the seccomp program. Raises SandboxUnavailable.
+    filter_fd: open file with the seccomp program. python: runs the worker. Raises
+    SandboxUnavailable.
     """
     if sys.platform != "linux":
         raise SandboxUnavailable(
@@ -40,8 +44,8 @@ def command(arguments: Iterable[str], packages: Iterable[str], filter_fd: int) -
             "install it (Debian and Ubuntu: apt install bubblewrap) or choose an environment "
             "that runs none (gsm8k)"
         )
-    interpreter = _interpreter()
-    files = {path: path for path in [*_libraries(), str(interpreter)]}
+    libraries = _libraries(python)
+    files = {path: path for path in [*libraries, str(python.executable)]}
     files |= {str(_package(name)): f"{PACKAGES}/{name}" for name in packages}
     files[str(WORKER)] = "/worker.py"
     return [
@@ -49,12 +53,12 @@ def command(arguments: Iterable[str], packages: Iterable[str], filter_fd: int) -
         *_namespaces(),
         *("--as-pid-1", "--new-session", "--clearenv"),
         *("--setenv", "PYTHONHASHSEED", "0"),
-        *("--setenv", "LD_LIBRARY_PATH", f"{sys.base_prefix}/lib"),
+        *("--setenv", "LD_LIBRARY_PATH", f"{python.prefix}/lib"),
         *_mounts(files),
-        *_hidden(),
+        *_hidden(libraries),
         *("--perms", "0755", "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null"),
         *("--remount-ro", "/", "--chdir", "/", "--seccomp", str(filter_fd)),
-        *("--", str(interpreter), "-s", "-S", "-P", "-B", "/worker.py", *arguments),
+        *("--", str(python.executable), "-s", "-S", "-P", "-B", "/worker.py", *arguments),
     ]
 
 
@@ -71,13 +75,6 @@ def _namespaces() -> list[str]:
         *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
         *("--uid", str(NOBODY), "--gid", str(NOBODY)),
     ]
-
-
-def _interpreter() -> Path:
-    """The base interpreter itself, not the link a virtual environment makes to it."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    base = Path(sys.base_prefix, "bin", version)
-    return (base if base.exists() else Path(sys.executable)).resolve()
 
 
 def _package(name: str) -> Path:
@@ -106,17 +103,17 @@ def _mounts(files: dict[str, str]) -> list[str]:
     return arguments
 
 
-def _libraries() -> list[str]:
+def _libraries(python: Interpreter) -> list[str]:
     """The directories of shared libraries and of the standard library that exist."""
-    own = (f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64")
+    own = (f"{python.prefix}/lib", f"{python.prefix}/lib64")
     paths = dict.fromkeys(os.path.normpath(path) for path in (*SYSTEM_LIBRARIES, *own))
     return [path for path in paths if Path(path).exists()]
 
 
-def _hidden() -> list[str]:
+def _hidden(libraries: Iterable[str]) -> list[str]:
     """Empty directories over the packages installed beside the standard library."""
     arguments: list[str] = []
-    for library in map(Path, _libraries()):
+    for library in map(Path, libraries):
         if not library.is_symlink():
             for packages in library.glob("python3*/*-packages"):
                 arguments += ["--tmpfs", str(packages), "--remount-ro", str(packages)]

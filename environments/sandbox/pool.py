@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from windrow.environments.errors import SandboxError, SandboxUnavailable
-from windrow.environments.sandbox import bubblewrap
+from windrow.environments.sandbox import bubblewrap, interpreter
+from windrow.environments.sandbox.interpreter import Interpreter
 from windrow.environments.sandbox.seccomp import filter_program
 
 START_SECONDS = 120.0
@@ -27,15 +29,19 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use.
+    """What the tests of one candidate may use.
 
-    cpu_seconds: processor time; the network's limit is 5 s a test (§12.6). Counting processor time
-        keeps a busy machine from failing honest code.
-    wall_seconds: a backstop for programs that wait instead of computing.
+    cpu_seconds: processor time of one test; the network's alarm rings after 5 s (§12.6). Counting
+        processor time keeps a busy machine from failing honest code.
+    wall_seconds: time of one test, a backstop for programs that wait instead of computing.
+    spare_seconds: what all tests of a candidate together may use beyond that; the network's 30 s.
+        It stops programs that the alarm does not.
+    memory_bytes: address space.
     """
 
     cpu_seconds: int = 5
     wall_seconds: int = 15
+    spare_seconds: int = 30
     memory_bytes: int = 1 << 30
 
 
@@ -64,12 +70,34 @@ class Sandbox:
     replaced; a job that ends two fresh workers is answered as failed.
     """
 
-    def __init__(self, workers: int | None = None, limits: Limits | None = None) -> None:
-        """workers: processes per kind of job, by default one per processor, at most four."""
+    def __init__(
+        self,
+        workers: int | None = None,
+        limits: Limits | None = None,
+        *,
+        python: Path | None = None,
+        any_python: bool = False,
+    ) -> None:
+        """workers: processes per kind of job, by default one per processor, at most four. python:
+        executable that runs programs and algebra, None to search for one of the network's version.
+        any_python: also run them under another version."""
         size = workers or min(4, os.cpu_count() or 1)
         limits = limits or Limits()
-        self._programs = _Pool("programs", (), size, limits)
-        self._algebra = _Pool("algebra", ("sympy", "mpmath"), size, limits)
+        self._python = python
+        self._any_python = any_python
+        self._programs = _Pool("programs", (), size, limits, self._checked_python)
+        self._algebra = _Pool("algebra", ("sympy", "mpmath"), size, limits, self._checked_python)
+
+    @property
+    def python(self) -> Interpreter:
+        """The Python for programs and algebra, its version unchecked. Raises
+        ProgramPythonUnavailable where the one that was named cannot be used."""
+        return interpreter.find(self._python)
+
+    def _checked_python(self) -> Interpreter:
+        if not self._any_python:
+            interpreter.check_version(self.python)
+        return self.python
 
     def check(self) -> None:
         """Start a worker. Raises SandboxUnavailable, saying what the machine lacks."""
@@ -78,13 +106,16 @@ class Sandbox:
     def run_tests(self, code: Sequence[str], tests: Sequence[str]) -> list[CodeOutcome]:
         """Run every test after every candidate in ``code``, each in fresh globals (§12.6).
 
-        Raises SandboxUnavailable or SandboxError, never because of what a candidate does.
+        The tests of a candidate share a process; a candidate that ends it has passed none. Raises
+        SandboxUnavailable or SandboxError, never because of what a candidate does.
         """
         jobs = [{"code": text, "tests": list(tests)} for text in code]
         return [_code_outcome(answer, len(tests)) for answer in self._programs.ask_all(jobs)]
 
     def algebraically_equal(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether SymPy parses both texts of a pair and their difference simplifies to zero.
+
+        SymPy splits a text into tokens as its Python does, so the version matters here too.
 
         A text that hangs, exhausts memory or raises is equal to nothing. Raises SandboxUnavailable
         or SandboxError.
@@ -119,10 +150,17 @@ def _code_outcome(answer: dict[str, Any] | None, tests: int) -> CodeOutcome:
 class _Pool:
     """A fixed number of slots, each holding a running worker or None until one is needed."""
 
-    def __init__(self, role: str, packages: Sequence[str], size: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        role: str,
+        packages: Sequence[str],
+        size: int,
+        limits: Limits,
+        python: Callable[[], Interpreter],
+    ) -> None:
         self._size = size
         self._limits = limits
-        self._start: Callable[[], _Worker] = lambda: _Worker(role, packages, limits)
+        self._start: Callable[[], _Worker] = lambda: _Worker(role, packages, limits, python())
         self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(size):
             self._slots.put(None)
@@ -144,8 +182,9 @@ class _Pool:
             self._slots.put(None)
 
     def _ask(self, job: dict[str, Any]) -> dict[str, Any] | None:
-        programs = 1 + len(job.get("tests", ()))
-        timeout = programs * self._limits.wall_seconds + GRACE_SECONDS
+        tests = len(job.get("tests", ())) or 1
+        limits = self._limits
+        timeout = tests * limits.wall_seconds + limits.spare_seconds + GRACE_SECONDS
         with self._slot() as slot:
             for _ in range(ATTEMPTS):
                 slot.worker = slot.worker or self._start()
@@ -177,11 +216,15 @@ class _WorkerLostError(SandboxError):
 class _Worker:
     """One sandbox: a bubblewrap process and the pipes to the worker inside."""
 
-    def __init__(self, role: str, packages: Sequence[str], limits: Limits) -> None:
+    def __init__(
+        self, role: str, packages: Sequence[str], limits: Limits, python: Interpreter
+    ) -> None:
         self._buffer = b""
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         with _memory_file(filter_program()) as filter_fd:
-            arguments = bubblewrap.command((role, json.dumps(asdict(limits))), packages, filter_fd)
+            job = role, json.dumps(asdict(limits))
+            interpreter.compile_packages(python, packages)
+            arguments = bubblewrap.command(job, packages, filter_fd, python)
             self._process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.PIPE,

@@ -140,6 +140,8 @@ class Settings:
 
     groups_in_flight: int
     reward_workers: int
+    program_python: Path | None
+    any_program_python: bool
     max_groups: int
     safety_blocks: int
     verify_submission: bool

@@ -202,6 +202,18 @@ WORK_SETTINGS: Final = (
         "reward_workers", values.whole(1, 256), "2", "sandboxed processes that evaluate completions"
     ),
     Setting(
+        "program_python",
+        values.optional(values.folder),
+        "none",
+        "Python that runs submitted programs; none searches for the network's version, 3.12",
+    ),
+    Setting(
+        "any_program_python",
+        values.yes_or_no,
+        "no",
+        "whether programs may run under another Python than 3.12, with other results for some",
+    ),
+    Setting(
         "max_groups",
         values.whole(1, 100_000),
         on_bittensor(str(MAX_GROUPS), "8"),

@@ -15,7 +15,7 @@ from .framework import Case, VectorFile, assert_close, handles
 
 @cache
 def sandbox() -> Sandbox:
-    return Sandbox(2)
+    return Sandbox(2, any_python=True)
 
 
 def check_reward(actual: Evaluation, case: Data) -> None:

@@ -30,7 +30,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(workers=2) as started:
+    with Sandbox(workers=2, any_python=True) as started:
         yield started
 
 
@@ -98,7 +98,7 @@ def test_without_a_sandbox_code_is_refused_and_the_others_go_on(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    own = Sandbox()
+    own = Sandbox(any_python=True)
     assert load_environment("gsm8k", None, "native", tokenizer, SOURCE, own).task(0)
     for env_id in ("mbpp", "humaneval"):
         with pytest.raises(SandboxUnavailable, match="bubblewrap"):

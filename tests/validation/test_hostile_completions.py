@@ -17,7 +17,7 @@ from windrow.resources.wallet import DevelopmentWallet
 
 NINE = [miner(uri) for uri in HONEST]
 BUDGET = "1.5"
-QUICK = partial(Sandbox, limits=Limits(cpu_seconds=1, wall_seconds=2))
+QUICK = partial(Sandbox, limits=Limits(cpu_seconds=1, wall_seconds=2, spare_seconds=1))
 UNSOLVED = Evaluation(0.3, False)
 
 # A way out of the list of built-ins, as far as os; what is found there is up to the sandbox.
@@ -91,6 +91,7 @@ def among_nine(
             max_tokens=max_tokens,
             WINDROW_EVALUATION_SECONDS=BUDGET,
             WINDROW_CALIBRATION="no",
+            WINDROW_ANY_PROGRAM_PYTHON="yes",
         )
     for wallet in NINE:
         rollouts = subnet.rollouts(wallet, write=partial(solved, subnet, wallet))
@@ -142,7 +143,8 @@ def test_code_that_breaks_out_of_its_built_ins_gains_nothing(
 ) -> None:
     """Fork, sleep, fill, read, kill and the like: each is one failed rollout, and nothing more."""
     monkeypatch.setattr(live, "Sandbox", QUICK)
-    subnet = Subnet.make(tmp_path, env_id="humaneval", max_tokens=190, WINDROW_CALIBRATION="no")
+    settings = {"WINDROW_CALIBRATION": "no", "WINDROW_ANY_PROGRAM_PYTHON": "yes"}
+    subnet = Subnet.make(tmp_path, env_id="humaneval", max_tokens=190, **settings)
     one, other = miner(HOSTILE), NINE[0]
     upload(subnet, one, [*ATTACKS.values(), *"1234"])
     subnet.upload(other, subnet.file(other, subnet.rollouts(other)))
