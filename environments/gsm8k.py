@@ -20,6 +20,10 @@ SPLITS = ("train", "val", "test")
 VALIDATION_ROWS = 250
 
 NUMBER = re.compile(r"[-+]?\d+(?:[\.,]\d+)?")
+GOLD = re.compile(r"####\s*(.+)")
+"""Any white space, line ends too, may stand between the marker and the answer; the answer ends with
+its line."""
+
 NUMERIC_ONLY = re.compile(r"^[-+]?[\d.,]+$")
 
 
@@ -56,11 +60,11 @@ def task(row: Row, split: str, index: int) -> Task:
 
 
 def gold_answer(solution: str) -> str:
-    """The line after the last "####", commas kept: such golds are never matched, on the network
-    as here. Else the last number, else the last line that is not empty."""
-    _, marker, rest = solution.rpartition("####")
-    if marker:
-        return rest.split("\n")[0].strip()
+    """The text after the last "####" that has one, to the end of its line. Commas are kept: such
+    golds are never matched, on the network as here. Else the last number, else the last line that
+    is not empty."""
+    if marked := GOLD.findall(solution):
+        return str(marked[-1]).strip()
     if numbers := NUMBER.findall(solution):
         return str(numbers[-1]).replace(",", "")
     lines = [line.strip() for line in solution.splitlines() if line.strip()]
