@@ -95,6 +95,11 @@ class Prover(Protocol):
 class Environment(Protocol):
     """One environment bound to a checkpoint's env_params, thinking mode and tokenizer."""
 
+    @property
+    def python(self) -> str:
+        """Version of the Python that grades, such as "3.12.1": its results can differ."""
+        ...
+
     def task(self, seed: int) -> Task:
         """The task a problem seed selects (§12)."""
         ...

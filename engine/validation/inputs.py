@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from windrow import WindrowError
+from windrow.engine.ports import Environment
 from windrow.engine.validation.measures import ForwardSetting
 from windrow.engine.validation.proof_scores import Calibration
 from windrow.networks.grail.checkpoint import GenerationPolicy
@@ -61,7 +62,8 @@ class ReplayInputs:
 
     sampled_groups: whose rollouts the network checks, ascending. forward, sub_batches: how the
     model ran; None and empty without a model. unevaluated: rows that the evaluation budget left
-    out, ascending. versions: of PACKAGES.
+    out, ascending. versions: of PACKAGES, and
+    of the Python that graded ("python") where an environment did.
     """
 
     context: ValidationContext
@@ -104,6 +106,7 @@ class ReplayInputs:
         )
 
 
-def package_versions() -> dict[str, str]:
-    """Installed versions of PACKAGES."""
-    return {name: version(name) for name in PACKAGES}
+def versions_of(environment: Environment | None) -> dict[str, str]:
+    """Installed versions of PACKAGES, and of the Python that grades where there is one."""
+    versions = {name: version(name) for name in PACKAGES}
+    return versions | ({"python": environment.python} if environment else {})

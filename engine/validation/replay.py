@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from windrow import WindrowError
 from windrow.engine.ports import Environment
-from windrow.engine.validation.inputs import ReplayInputs, package_versions
+from windrow.engine.validation.inputs import ReplayInputs, versions_of
 from windrow.engine.validation.validator import FileVerdict, validate_file
 from windrow.networks.grail.window_file import Source, WindowFile
 
@@ -28,11 +28,11 @@ def replay(
     """The verdict on a file as it was made with these inputs.
 
     weights_hash: of the verifier's model. Raises ReplayMismatch where weights, number format,
-    attention, device or a package differ, and ReplayMismatch where a model was used and none is
-    given now.
+    attention, device, a package or the Python that grades differ, and where a model was used and
+    none is given now.
     """
     _require("weights", inputs.context.weights_hash, weights_hash)
-    installed = package_versions()
+    installed = versions_of(environment)
     for name, recorded in inputs.versions.items():
         _require(name, recorded, installed.get(name))
     again = partial(

@@ -21,7 +21,7 @@ from windrow.engine.validation.file_verdicts import (
     structure_verdicts,
 )
 from windrow.engine.validation.group_tasks import Evaluated, GroupTasks
-from windrow.engine.validation.inputs import ReplayInputs, ValidationContext, package_versions
+from windrow.engine.validation.inputs import ReplayInputs, ValidationContext, versions_of
 from windrow.engine.validation.model_answers import Answers, Measure, ask_model
 from windrow.engine.validation.proof_scores import Calibration, calibration_for
 from windrow.engine.validation.refusals import refusals
@@ -50,6 +50,7 @@ from windrow.networks.grail.validation.verdicts import (
     SOFT_CHECKS,
     CheckResult,
     Place,
+    graded_by,
     verdict_table,
 )
 from windrow.networks.grail.violations import Severity
@@ -133,19 +134,22 @@ def validate_file(
     measured = looked.answers.measured
     groups = rollouts["rollout_group"].take(pa.array(sample, pa.int64()))
     return FileVerdict(
-        verdicts=pa.concat_tables(
-            [
-                verdict_table(
-                    context.window,
-                    context.hotkey,
-                    file_results(structure, file)
-                    + looked.results()
-                    + group_results(claims)
-                    + repeat_results(claims, looked.answers),
-                ),
-                structure_verdicts(structure, rollouts, context),
-                strict_verdicts(columns, rows, rollouts, digests, context),
-            ]
+        verdicts=graded_by(
+            pa.concat_tables(
+                [
+                    verdict_table(
+                        context.window,
+                        context.hotkey,
+                        file_results(structure, file)
+                        + looked.results()
+                        + group_results(claims)
+                        + repeat_results(claims, looked.answers),
+                    ),
+                    structure_verdicts(structure, rollouts, context),
+                    strict_verdicts(columns, rows, rollouts, digests, context),
+                ]
+            ),
+            environment.python if environment else None,
         ),
         outcome=outcome,
         skipped=looked.skipped(),
@@ -157,7 +161,7 @@ def validate_file(
             forward=measured.setting if measured else None,
             sub_batches=measured.sub_batches if measured else (),
             unevaluated=looked.unevaluated,
-            versions=package_versions(),
+            versions=versions_of(environment),
         ),
     )
 
@@ -295,5 +299,5 @@ def _unreadable(error: WindowFileError, context: ValidationContext) -> FileVerdi
         skipped=(*HARD_CHECKS, *SOFT_CHECKS),
         faults=(),
         completions=None,
-        replay=ReplayInputs(context, (), None, (), (), package_versions()),
+        replay=ReplayInputs(context, (), None, (), (), versions_of(None)),
     )

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from windrow.engine.fleet.nvml_errors import ERRORS
+from windrow.environments.errors import ProgramPythonUnavailable
 from windrow.environments.sandbox import Sandbox
+from windrow.environments.sandbox.interpreter import Interpreter, check_version, find
 from windrow.pipelines.commands.doctor_findings import (
     Finding,
     Look,
@@ -118,10 +120,22 @@ def _database(file: "Database") -> Finding | None:
 
 
 @look("sandbox")
-def sandbox(_: Settings) -> Sequence[Finding]:
-    """Whether submitted code can be run."""
-    Sandbox(1).check()
-    return [fine("sandbox", "bubblewrap starts: math, mbpp and humaneval can be graded")]
+def sandbox(settings: Settings) -> Sequence[Finding]:
+    """Whether submitted code can be run, and under which Python."""
+    python = find(settings.program_python)
+    with Sandbox(1, python=settings.program_python, any_python=True) as started:
+        started.check()
+    return [fine("sandbox", "bubblewrap starts"), _programs(settings, python)]
+
+
+def _programs(settings: Settings, python: Interpreter) -> Finding:
+    said = f"Python {python} ({python.executable}) runs programs and algebra"
+    try:
+        check_version(python)
+    except ProgramPythonUnavailable as error:
+        result = "graded, some wrongly" if settings.any_program_python else "refused"
+        return doubtful("programs", f"{said}: math, mbpp and humaneval are {result}", str(error))
+    return fine("programs", f"{said}: math, mbpp and humaneval can be graded")
 
 
 @look("GPUs")

@@ -227,6 +227,7 @@ _DATASETS = (
             "threshold": (_F64, "number it was held against"),
             "margin": (_F64, "how far within the threshold; negative is beyond it"),
             "reason": (_TEXT, "what is wrong, in words; empty where nothing is"),
+            "python": (_TEXT, "version of Python that graded the completions; null: none were"),
         },
     ),
     dataset(

@@ -1,6 +1,7 @@
 """Environments of the verdict vectors: stand-in data sets, and SAT instances as recorded."""
 
 import json
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class RecordedSat:
     prompts: Mapping[int, NDArray[np.int32]]
     tokenizer: PreTrainedTokenizerFast
     mode: str
+    python: str = platform.python_version()
 
     def task(self, seed: int) -> Task:
         text = self.tokenizer.decode(self.prompts[seed].tolist())

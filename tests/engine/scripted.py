@@ -132,6 +132,7 @@ class ScriptedEnvironment:
     fail: Callable[[int], Exception | None] = lambda call: None
     calls: int = 0
     threads: set[str] = field(default_factory=set)
+    python: str = "3.12.1"
 
     def task(self, seed: int) -> Task:
         return Task("gsm8k", f"train_{seed % 7}", seed % 7, "How many?")

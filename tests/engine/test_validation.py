@@ -120,6 +120,7 @@ def test_an_honest_file_is_accepted_with_every_check_of_every_rollout() -> None:
     assert verdict.windrow_accepts
     assert not verdict.skipped + verdict.faults
     assert verdict.verdicts.schema == VERDICT_SCHEMA
+    assert set(verdict.verdicts["python"].to_pylist()) == {environment().python}
     rows = verdict.verdicts.to_pylist()
     for row in range(16):
         checks = {found["check"] for found in rows if found["row"] == row}
@@ -249,6 +250,7 @@ def test_without_a_model_or_an_environment_the_rest_is_checked() -> None:
     assert (4, "outer_signature") in failing(verdict)
     assert not verdict.network_accepts
     assert verdict.replay.forward is None
+    assert verdict.verdicts["python"].null_count == verdict.verdicts.num_rows
 
 
 class OneRaises(RecordedSat):

@@ -75,6 +75,7 @@ def test_a_new_process_gets_the_same_bits(subnet: Subnet, stored: dict[str, Any]
         (("forward", "dtype"), "bfloat16"),
         (("forward", "attention"), "flash_attention_2"),
         (("versions", "torch"), "1.0"),
+        (("versions", "python"), "3.11.0"),
     ],
 )
 def test_other_weights_or_packages_are_refused(

@@ -44,12 +44,14 @@ VERDICT_SCHEMA: Final = pa.schema(
         "threshold": pa.float64(),
         "margin": pa.float64(),
         "reason": pa.string(),
+        "python": pa.string(),
     }
 )
 """One row a rollout and check. hotkey: the file's owner. row: within the file; row, rollout_index
 and nonce are null for a check of a group, rollout_group too for a check of the file. measured,
 threshold: null where no numbers are compared. margin: how far within the threshold, negative
-beyond it. reason: empty where both verdicts are positive."""
+beyond it. reason: empty where both verdicts are positive. python: version that graded the file's
+completions; null where none was graded."""
 
 
 @dataclass(frozen=True)
@@ -139,4 +141,12 @@ def violation_verdicts(
     }
     for name in ("rollout_group", "check", "severity", "measured", "threshold", "reason"):
         columns[name] = violations.column(name)
+    columns["python"] = pa.nulls(count, pa.string())
     return pa.table({name: columns[name] for name in VERDICT_SCHEMA.names}, schema=VERDICT_SCHEMA)
+
+
+def graded_by(verdicts: pa.Table, python: str | None) -> pa.Table:
+    """The same rows (VERDICT_SCHEMA) with the version of Python that graded the completions."""
+    position = VERDICT_SCHEMA.get_field_index("python")
+    versions = pa.repeat(pa.scalar(python, pa.string()), verdicts.num_rows)
+    return verdicts.set_column(position, VERDICT_SCHEMA.field("python"), versions)

@@ -13,6 +13,7 @@ import torch
 
 from tests.support.proof_workers import no_worker_left, pids, stopped
 from tests.support.relays import relays
+from windrow.environments.sandbox.interpreter import Interpreter
 from windrow.pipelines.commands import doctor_machine, doctor_network
 from windrow.pipelines.commands.doctor_findings import Finding, State, look
 from windrow.resources.configuration.settings import Settings
@@ -79,6 +80,39 @@ def test_a_driver_that_fails_has_its_remedy(
     finding = found(doctor_machine.gpus(settings(tmp_path / "home")), "GPUs")
     assert finding.state is state
     assert said in finding.found + finding.todo
+
+
+@pytest.mark.parametrize(
+    ("version", "any_python", "state", "says"),
+    [
+        ((3, 12, 4), "no", State.FINE, "Python 3.12.4"),
+        ((3, 13, 0), "no", State.DOUBTFUL, "math, mbpp and humaneval are refused"),
+        ((3, 11, 7), "yes", State.DOUBTFUL, "math, mbpp and humaneval are graded, some wrongly"),
+    ],
+)
+def test_the_python_of_programs_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: tuple[int, int, int],
+    any_python: str,
+    state: State,
+    says: str,
+) -> None:
+    python = Interpreter(Path("/opt/python"), Path("/opt"), version)
+    monkeypatch.setattr(doctor_machine, "find", lambda named: python)
+    monkeypatch.setattr(doctor_machine.Sandbox, "check", lambda sandbox: None)
+    made = settings(tmp_path, WINDROW_ANY_PROGRAM_PYTHON=any_python)
+    programs = found(doctor_machine.sandbox(made), "programs")
+    assert programs.state is state
+    assert says in programs.found
+    assert ("uv python install 3.12" in programs.todo) is (state is State.DOUBTFUL)
+
+
+def test_a_python_that_does_not_start_names_its_variable(tmp_path: Path) -> None:
+    made = settings(tmp_path, WINDROW_PROGRAM_PYTHON=str(tmp_path / "python"))
+    (sandbox,) = doctor_machine.sandbox(made)
+    assert sandbox.state is State.MISSING
+    assert "WINDROW_PROGRAM_PYTHON" in sandbox.todo
 
 
 def test_proofs_on_cuda_need_flash_attention(tmp_path: Path) -> None:
