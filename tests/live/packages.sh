@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# System packages for the live tests: bubblewrap (sandbox), chromium (UI), radosgw and ceph (S3),
+# System packages for the live tests: chromium (UI), radosgw and ceph (S3),
 # postgresql.
 # Installs what is missing where apt-get may be run; elsewhere it says what tests will skip.
 set -euo pipefail
 
 need=()
-command -v bwrap >/dev/null || need+=(bubblewrap)
 command -v chromium >/dev/null || need+=(chromium)
 command -v radosgw >/dev/null || need+=(radosgw ceph-mon ceph-osd)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || need+=(postgresql)

@@ -26,7 +26,10 @@ START_SECONDS = 60.0
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="UI not tested: apt install chromium",
+    ),
 ]
 
 

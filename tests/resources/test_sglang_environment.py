@@ -1,8 +1,5 @@
 """SGLang's environment: which build of PyTorch is chosen, and whose folders are left alone."""
 
-import os
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,59 +10,10 @@ from windrow.pipelines.cli import app
 from windrow.resources.generation.sglang_environment import (
     FREE_GB,
     MARK,
-    TORCH,
     CannotInstall,
     Environment,
-    has_nvidia_driver,
-    offers_cuda,
 )
-
-
-def make_wheel(folder: Path, name: str, *requires: str) -> None:
-    """An empty package as pip finds it in a folder."""
-    version = TORCH.partition("==")[2] if name == "torch" else "1.0"
-    file = name.replace("-", "_")
-    info = f"{file}-{version}.dist-info"
-    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
-    metadata += [f"Requires-Dist: {each}" for each in requires]
-    tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    with zipfile.ZipFile(folder / f"{file}-{version}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{info}/METADATA", "\n".join(metadata) + "\n")
-        wheel.writestr(f"{info}/WHEEL", tags)
-        wheel.writestr(f"{info}/RECORD", "")
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is all that pip knows."""
-    pytest.importorskip("pip")
-    folder = tmp_path / "index"
-    folder.mkdir()
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("requires", "cuda"),
-    [([], False), (["numpy-like"], False), (["cuda-bindings"], True), (["nvidia-cublas"], True)],
-)
-def test_cuda_libraries_are_seen_before_anything_is_installed(
-    index: Path, requires: list[str], cuda: bool
-) -> None:
-    make_wheel(index, "torch", *requires)
-    for name in requires:
-        make_wheel(index, name)
-    assert offers_cuda(Path(sys.executable), TORCH) is cuda
-
-
-def test_an_index_without_pytorch_is_named(index: Path) -> None:
-    with pytest.raises(CannotInstall, match="torch==") as refused:
-        offers_cuda(Path(sys.executable), TORCH)
-    assert "No matching distribution" in str(refused.value)
+from windrow.resources.torch_build import has_nvidia_driver
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:

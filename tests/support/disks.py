@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.support.processes import ENVIRONMENT
+from windrow.environments.sandbox.executable import find_bubblewrap
 
 SMALL_BYTES = 1024 * 1024
 
@@ -21,7 +22,7 @@ def run_on_failing_disks(script: str, *, small: Path, read_only: Path) -> None:
         f"from pathlib import Path\nsmall, read_only = Path({str(small)!r}), "
         f"Path({str(read_only)!r})\n"
     )
-    command = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/"]
+    command = [str(find_bubblewrap().path), "--die-with-parent", "--dev-bind", "/", "/"]
     command += ["--size", str(SMALL_BYTES), "--tmpfs", str(small)]
     command += ["--ro-bind", str(read_only), str(read_only)]
     command += ["--", sys.executable, "-c", prologue + script]

@@ -367,7 +367,7 @@ def test_small_plans_keep_their_budget() -> None:
         small_plan(1 << 20)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not tested on a GPU: no CUDA device")
 def test_every_gpu_attests_at_once() -> None:
     uuids = [
         str(torch.cuda.get_device_properties(index).uuid)
