@@ -3,6 +3,17 @@
 from bittensor_core import Keypair
 
 
+def is_hotkey(text: str) -> bool:
+    """Whether a text is an SS58 address of these networks: format 42, with its checksum."""
+    if len(text) != 48 or not text.startswith("5"):
+        return False
+    try:
+        Keypair(ss58_address=text)
+    except ValueError:
+        return False
+    return True
+
+
 def verify_signature(hotkey: str, message: bytes, signature: str) -> bool:
     """Whether the hex text is ``hotkey``'s sr25519 signature of a message; never raises.
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from windrow import WindrowError
+from windrow.networks.grail.windows import parse_window
 from windrow.pipelines.commands.folder import adopt_folder
 from windrow.pipelines.commands.install import app as installs
 from windrow.pipelines.commands.node_cli import app as nodes
@@ -45,6 +46,27 @@ def windrow(
     ] = False,
 ) -> None:
     """Run, prove, check and account for GPU work on proof-of-compute networks."""
+
+
+def _hotkey(text: str | None) -> str | None:
+    from windrow.resources.configuration import values
+
+    try:
+        return values.ss58(text) if text else text
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r:.80} is not a hotkey: {error}") from None
+
+
+def _hotkeys(texts: list[str] | None) -> list[str] | None:
+    for text in texts or []:
+        _hotkey(text)
+    return texts
+
+
+def _window(window: int | None) -> int | None:
+    if window is not None and parse_window(str(window)) is None:
+        raise typer.BadParameter(f"{window} is not the first block of a window, a multiple of 30")
+    return window
 
 
 @app.command()
@@ -179,10 +201,16 @@ def verify(
         str | None, typer.Option(help="R_v as hex; default: the closed window's, else drawn")
     ] = None,
     hotkey: Annotated[
-        str | None, typer.Option(help="owner; default: of the file's name, else of its header")
+        str | None,
+        typer.Option(
+            help="owner; default: of the file's name, else of its header", callback=_hotkey
+        ),
     ] = None,
     window: Annotated[
-        int | None, typer.Option(help="first block; default: of the name, else of the header")
+        int | None,
+        typer.Option(
+            help="first block; default: of the name, else of the header", callback=_window
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
 ) -> None:
@@ -237,9 +265,10 @@ def metrics(
 
 @app.command()
 def agent(
-    hotkey: Annotated[str, typer.Option(help="whom this machine answers for")],
+    hotkey: Annotated[str, typer.Option(help="whom this machine answers for", callback=_hotkey)],
     caller: Annotated[
-        list[str] | None, typer.Option(help="hotkey that may ask, again for more; default: it")
+        list[str] | None,
+        typer.Option(help="hotkey that may ask, again for more; default: it", callback=_hotkeys),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on")] = 8790,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
@@ -259,7 +288,9 @@ def agent(
 @app.command()
 def explain(
     window: Annotated[str, typer.Argument(help="first block of a validated window")],
-    hotkey: Annotated[str, typer.Argument(help="a miner; default: your own")] = "",
+    hotkey: Annotated[
+        str, typer.Argument(help="a miner; default: your own", callback=_hotkey)
+    ] = "",
 ) -> None:
     """What became of a miner's window: verdicts, score, weight, ban, and what to change."""
     from windrow.pipelines.commands.explain_page import show

@@ -2,7 +2,7 @@
 
 The Makefile runs this file before Windrow is installed, so it imports the standard library only:
 
-    python resources/torch_build.py --python ENVIRONMENT/bin/python --constraint constraints.txt
+    python resources/torch_build.py --python PYTHON --constraint FILE
 
 On Linux, pip takes the CUDA build and some 25 packages with it, gigabytes, whether or not there is
 a GPU. So a machine without NVIDIA's driver gets the CPU build. Where pip's own candidate is that

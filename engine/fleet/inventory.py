@@ -15,6 +15,7 @@ from windrow.engine.fleet.checks import NETWORKS, WINDROW
 from windrow.engine.fleet.ports import split_legacy, wrongly_public
 from windrow.networks.chutes.gpus import CARDS
 from windrow.networks.compute_horde.classes import CLASSES
+from windrow.networks.signatures import is_hotkey
 
 MAX_BYTES: Final = 1 << 20
 MAX_NODES: Final = 10_000
@@ -135,6 +136,13 @@ class Node(_Strict):
             raise ValueError(f"{name!r} is no name: use a-z, 0-9 and '-', at most 63 of them")
         return name
 
+    @field_validator("agent_hotkey")
+    @classmethod
+    def _hotkey(cls, hotkey: str | None) -> str | None:
+        if hotkey is not None and not is_hotkey(hotkey):
+            raise ValueError(f"{hotkey[:80]!r} is not an SS58 address, or its checksum is wrong")
+        return hotkey
+
     @field_validator("host")
     @classmethod
     def _host(cls, host: str) -> str:
@@ -233,6 +241,10 @@ class Fleet:
             known = ", ".join(self.nodes) or "none"
             raise UnknownNode(f"the fleet has no node {name[:80]!r}; it has {known[:500]}")
         return self.nodes[name]
+
+
+class NodeExists(WindrowError):
+    """A node of this name is declared already."""
 
 
 class UnknownNode(WindrowError):

@@ -9,12 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from dotenv import dotenv_values, load_dotenv, set_key
+from dotenv import set_key
 from rich.console import Console
 
 import windrow
 from windrow import WindrowError
-from windrow.resources.configuration.settings import is_setting
+from windrow.resources.configuration.settings import is_setting, read_env
 from windrow.resources.files import naming_disk_errors
 
 DAGSTER_FILES: Final = {"dagster.yaml": "dagster.yaml", "workspace.yaml": "workspace.yaml"}
@@ -41,9 +41,11 @@ class ContradictingSettings(WindrowError):
 def adopt_folder() -> None:
     """Read `.env`, and let Dagster keep its instance here if this folder has a `dagster.yaml`.
 
-    The environment comes first: a variable that is set already keeps its value.
+    The environment comes first: a variable that is set already keeps its value. Raises
+    EnvFileError.
     """
-    load_dotenv(Path.cwd() / ".env")
+    for name, value in read_env(Path.cwd() / ".env").items():
+        os.environ.setdefault(name, value)
     if Path("dagster.yaml").is_file():
         os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
 
@@ -69,7 +71,7 @@ def refuse_contradictions() -> None:
 
     Dagster's own commands let `.env` win, and Windrow lets the environment win.
     """
-    written = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    written = read_env(Path(".env"))
     if different := sorted(n for n, value in written.items() if os.environ.get(n, value) != value):
         names = ", ".join(different)
         raise ContradictingSettings(

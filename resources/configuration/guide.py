@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from windrow.resources.configuration import values
+from windrow.resources.configuration.grail_variables import CALLS, IGNORED
 from windrow.resources.configuration.setting import Setting
 
 FAMILIES: Final = ("BT_", "R2_", "GRAIL_", "WANDB_")
@@ -23,8 +24,6 @@ def _must_be_false(raw: str) -> bool:
     return False
 
 
-_CALLS: Final = "an endpoint has 15 s for an answer, then the next is asked, for 30 s in all"
-
 WITHOUT_EFFECT: Final[Mapping[str, tuple[Callable[[str], object], str]]] = MappingProxyType(
     {
         "GRAIL_PIPELINE_PROOF_FLASH_ATTN": (
@@ -39,9 +38,11 @@ WITHOUT_EFFECT: Final[Mapping[str, tuple[Callable[[str], object], str]]] = Mappi
             values.folder,
             "servers are given checkpoints where they are, and need no link",
         ),
-        "BT_CALL_TIMEOUT": (values.seconds, _CALLS),
-        "BT_CALL_RETRIES": (values.whole(0, 1000), _CALLS),
-        "BT_CALL_BACKOFF": (values.seconds, _CALLS),
+        "BT_CALL_TIMEOUT": (values.seconds, CALLS),
+        "BT_CALL_RETRIES": (values.whole(0, 1000), CALLS),
+        "BT_CALL_BACKOFF": (values.seconds, CALLS),
+        "DRAND_CHAIN": (values.one_of("quicknet"), "rounds are those of drand's chain quicknet"),
+        "GRAIL_WINDOW_LENGTH": (values.one_of("30"), "a window has 30 blocks"),
         "UPLOAD_TIMEOUT": (
             values.seconds,
             "an upload is tried until the window's deadline, however long one attempt takes",
@@ -62,7 +63,7 @@ def of_family(name: str) -> bool:
 
 def must_be_known(name: str) -> bool:
     """Whether it is an error not to know a name; W&B's library reads more variables of its own."""
-    return of_family(name) and not name.startswith("WANDB_")
+    return of_family(name) and not name.startswith("WANDB_") and name not in IGNORED
 
 
 def parts_asked_for(given: Mapping[str, str]) -> frozenset[str]:
@@ -72,11 +73,16 @@ def parts_asked_for(given: Mapping[str, str]) -> frozenset[str]:
     defaults for what is not said. "pipeline": generation and proofs on GPUs alone.
     """
     asked = set()
+    given = {name: text for name, text in given.items() if not _changes_nothing(name)}
     if any(name.startswith(_CHAIN) for name in given):
         asked.add("chain")
     if any(name.startswith(_PIPELINE) for name in given):
         asked.add("pipeline")
     return frozenset(asked)
+
+
+def _changes_nothing(name: str) -> bool:
+    return name in IGNORED or name in WITHOUT_EFFECT
 
 
 def unused(
@@ -92,19 +98,16 @@ def unused(
         ),
         "tracker": "WINDROW_TRACKER=none" if found["tracker"] == "none" else None,
     }
-    reasons = {name: reason for name, (_, reason) in WITHOUT_EFFECT.items() if name in given}
+    reasons = {name: reason for name, reason in IGNORED.items() if given.get(name)}
+    reasons |= {name: reason for name, (_, reason) in WITHOUT_EFFECT.items() if given.get(name)}
     for setting in settings:
         if reason := idle.get(setting.part):
             reasons |= {name: reason for name in setting.guide if name in given}
     return reasons
 
 
-def contradiction(found: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The first setting that does not go with the others, and what would."""
-    return next(_contradictions(found), None)
-
-
-def _contradictions(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def contradictions(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each setting that does not go with the others, and what would."""
     if found["beacon"] == "recorded_drand" and found["drand_rounds"] is None:
         yield (
             "drand_rounds",

@@ -125,9 +125,9 @@ NETWORK_SETTINGS: Final = (
     ),
     Setting(
         "network",
-        values.one_of("finney", "test", "custom"),
+        values.one_of("finney", "test", "local", "custom"),
         "finney",
-        "Bittensor network; custom is the one at the endpoint",
+        "Bittensor network; local is a node on this machine, custom the one at the endpoint",
         guide=("BT_NETWORK",),
         part="chain",
     ),

@@ -7,16 +7,16 @@ environment does not say.
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from dotenv import dotenv_values
-
 from windrow import WindrowError
 from windrow.resources.configuration import guide, values
+from windrow.resources.configuration.env_file import read_env_file
+from windrow.resources.configuration.grail_variables import REFUSED
 from windrow.resources.configuration.network import NETWORK_SETTINGS
 from windrow.resources.configuration.setting import PREFIX, Setting
 from windrow.resources.configuration.work import WORK_SETTINGS
@@ -35,6 +35,16 @@ class SettingError(WindrowError):
         self.variable = variable
         self.value = value
         self.allowed = allowed
+
+
+class SettingErrors(SettingError):
+    """Several variables cannot be used. faults: each of them; the attributes are the first's."""
+
+    def __init__(self, faults: Sequence[SettingError]) -> None:
+        super().__init__(faults[0].variable, faults[0].value, faults[0].allowed)
+        self.faults = tuple(faults)
+        lines = "".join(f"\n  {fault}" for fault in faults)
+        self.args = (f"{len(faults)} variables cannot be used:{lines}",)
 
 
 class UnknownSetting(SettingError):
@@ -170,20 +180,26 @@ class Settings:
         """
         given = _surroundings() if environment is None else environment
         given = {name: text for name, text in given.items() if text or not guide.of_family(name)}
-        _refuse_unknown(given)
+        faults = [*_unknown_ones(given)]
         found: dict[str, Any] = {"guide": guide.parts_asked_for(given)}
         sources: dict[str, str] = {}
         for setting in SETTINGS:
-            found[setting.name] = _value(setting, given, found, sources)
+            try:
+                found[setting.name] = _value(setting, given, found, sources)
+            except SettingError as fault:
+                faults.append(fault)
+                found[setting.name] = _default(setting, found)
         del found["guide"]
-        if contradiction := guide.contradiction(found):
-            name, allowed = contradiction
-            setting = next(setting for setting in SETTINGS if setting.name == name)
-            shown = _shown(setting, found[name])
-            raise SettingError(sources.get(name, setting.variable), shown, allowed)
         for name, (parse, _) in guide.WITHOUT_EFFECT.items():
-            if given.get(name):
-                _parsed(name, given[name], parse)
+            try:
+                if given.get(name):
+                    _parsed(name, given[name], parse)
+            except SettingError as fault:
+                faults.append(fault)
+        if not faults:  # of values that stand in for wrong ones nothing can be said
+            faults += _contradictions(found, sources)
+        if faults:
+            raise faults[0] if len(faults) == 1 else SettingErrors(faults)
         return cls(**found, given=sources, unused=guide.unused(SETTINGS, found, given))
 
     def describe(self) -> list[SettingRow]:
@@ -210,25 +226,55 @@ def is_setting(name: str) -> bool:
     return name.startswith(PREFIX) or guide.of_family(name)
 
 
+def read_env(path: Path) -> dict[str, str]:
+    """Return the variables of a `.env` file; none where there is no file. Raises EnvFileError."""
+    return read_env_file(path, is_setting)
+
+
 def _surroundings() -> dict[str, str]:
-    file = {k: v for k, v in dotenv_values(Path.cwd() / ".env").items() if v is not None}
-    return {**file, **os.environ}
+    return {**read_env(Path.cwd() / ".env"), **os.environ}
 
 
-def _refuse_unknown(given: Mapping[str, str]) -> None:
+def _unknown_ones(given: Mapping[str, str]) -> Iterator[UnknownSetting]:
     known = {setting.variable for setting in SETTINGS}
     guided = {name for setting in SETTINGS for name in setting.guide} | guide.WITHOUT_EFFECT.keys()
     for name in sorted(given):
-        if name.startswith(PREFIX) and name not in known:
-            raise _unknown(name, sorted(known), "Windrow's settings are")
-        if guide.must_be_known(name) and name not in guided:
-            raise _unknown(name, sorted(guided), "of the miner guide's variables it honours")
+        if name in REFUSED:
+            instead = REFUSED[name]
+            yield UnknownSetting(name, "…", f"an earlier release read it; set {instead} instead")
+        elif name.startswith(PREFIX) and name not in known:
+            yield _unknown(name, sorted(known), "`windrow doctor` lists Windrow's settings")
+        elif guide.must_be_known(name) and name not in guided:
+            yield _unknown(name, sorted(guided), "no release of the network reads it; remove it")
 
 
-def _unknown(name: str, known: list[str], what: str) -> UnknownSetting:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"{what} {', '.join(known)}"
+def _unknown(name: str, known: list[str], otherwise: str) -> UnknownSetting:
+    close = _closest(name, known)
+    hint = f"did you mean {close}?" if close else otherwise
     return UnknownSetting(name, "…", f"Windrow has no setting of this name; {hint}")
+
+
+def _closest(name: str, known: list[str]) -> str | None:
+    """Return the name that was probably meant; what a whole family begins with proves nothing."""
+    families = (PREFIX, "GRAIL_PIPELINE_", *guide.FAMILIES)
+    family = next((family for family in families if name.startswith(family)), "")
+    own = {other.removeprefix(family): other for other in known if other.startswith(family)}
+    close = difflib.get_close_matches(name.removeprefix(family), own, n=1, cutoff=_ALIKE)
+    return own[close[0]] if close else None
+
+
+_ALIKE = 0.8
+"""A typing mistake or a word too much keeps this share of a name."""
+
+
+def _contradictions(found: Mapping[str, Any], sources: Mapping[str, str]) -> list[SettingError]:
+    by_name = {setting.name: setting for setting in SETTINGS}
+    return [
+        SettingError(
+            sources.get(name, by_name[name].variable), _shown(by_name[name], found[name]), allowed
+        )
+        for name, allowed in guide.contradictions(found)
+    ]
 
 
 def _value(
@@ -241,8 +287,7 @@ def _value(
         if name in given
     ]
     if not read:
-        default = setting.default if isinstance(setting.default, str) else setting.default(found)
-        return _parsed(setting.variable, default, setting.parse)
+        return _default(setting, found)
     (first, value), *others = read
     for name, other in others:
         if other != value:
@@ -251,6 +296,11 @@ def _value(
             )
     sources[setting.name] = first
     return value
+
+
+def _default(setting: Setting, found: Mapping[str, Any]) -> Any:
+    default = setting.default if isinstance(setting.default, str) else setting.default(found)
+    return _parsed(setting.variable, default, setting.parse)
 
 
 def _parsed(name: str, raw: str, parse: Any, *, hidden: bool = False) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+from windrow.networks.signatures import is_hotkey
 from windrow.resources.secret import Secret
 
 T = TypeVar("T")
@@ -89,9 +90,11 @@ def extended_resource(raw: str) -> str:
 
 
 def ss58(raw: str) -> str:
-    """An SS58 address of the network's form, by its letters alone."""
+    """An SS58 address of the network's form, its checksum right."""
     if not re.fullmatch(r"5[1-9A-HJ-NP-Za-km-z]{47}", raw):
         raise ValueError("give an SS58 address: 48 letters and digits that begin with 5")
+    if not is_hotkey(raw):
+        raise ValueError("give an SS58 address; the checksum of this one is wrong: copy it again")
     return raw
 
 

@@ -11,6 +11,7 @@ from windrow.engine.fleet.inventory import (
     MAX_BYTES,
     Fleet,
     InvalidFleet,
+    NodeExists,
     UnknownNode,
     WireGuard,
     parse_fleet,
@@ -34,10 +35,15 @@ class FleetFile:
         return Fleet({}, WireGuard()) if text is None else parse_fleet(text, str(self.path))
 
     def add(self, node: Mapping[str, Any]) -> Fleet:
-        """Declare one more node. Raises InvalidFleet, and leaves the file as it was."""
+        """Declare one more node. Raises NodeExists, InvalidFleet; leaves the file then."""
         with file_lock(self._lock()):
             text = self._text()
             names = [] if text is None else _names(self._entries(text))
+            if node["name"] in names:
+                raise NodeExists(
+                    f"{self.path} already declares a node {node['name']!r}. Choose another name, "
+                    "or edit its entry in the file."
+                )
             return self._store(self._with(text, block_of(node)), [*names, str(node["name"])])
 
     def remove(self, name: str) -> Fleet:

@@ -150,7 +150,7 @@ def test_the_guides_eight_gpus() -> None:
 @pytest.mark.parametrize(
     ("change", "named", "said"),
     [
-        ({"BT_NETWORK": "mainnet"}, "BT_NETWORK", "finney, test, custom"),
+        ({"BT_NETWORK": "mainnet"}, "BT_NETWORK", "finney, test, local, custom"),
         ({"BT_NETWORK": "custom"}, "WINDROW_CHAIN_ENDPOINT", "ws://"),
         ({"BT_NETUID": "1"}, "BT_NETUID", "NETUID says otherwise"),
         ({"WINDROW_NETUID": "1"}, "NETUID", "WINDROW_NETUID says otherwise"),
@@ -192,8 +192,8 @@ def test_what_cannot_be_honoured_is_named_at_the_start(
 
 
 def test_an_unknown_variable_of_the_guides_families_is_an_error() -> None:
-    with pytest.raises(UnknownSetting, match="GRAIL_ENV_ID"):
-        Settings.read({"GRAIL_ENV_ID": "gsm8k"})
+    with pytest.raises(UnknownSetting, match="no release of the network reads it"):
+        Settings.read({"GRAIL_FAVOURITE_COLOUR": "gsm8k"})
     assert Settings.read({"WANDB_SILENT": "true"}).tracker == "none"
 
 

@@ -1,20 +1,20 @@
 """`windrow explain`: what a page says of each fate a window can have."""
 
+import io
 import os
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from typer.testing import CliRunner
+from rich.console import Console
 
 from tests.pipelines.demonstrated import Demonstrated
 from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.validation.verdicts import HARD_CHECKS, SOFT_CHECKS
 from windrow.pipelines.build import build
-from windrow.pipelines.cli import app
 from windrow.pipelines.commands.advice import ADVICE, UPLOADS
 from windrow.pipelines.commands.explain import NothingKnown
-from windrow.pipelines.commands.explain_page import LOOKED_AT
+from windrow.pipelines.commands.explain_page import LOOKED_AT, show
 from windrow.pipelines.embedded import embedded_chain
 from windrow.resources.storage.object_store import open_bucket
 from windrow.resources.warehouse.lake import Lake
@@ -27,13 +27,12 @@ def environment(demonstrated: Demonstrated, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def explain(*arguments: object) -> str:
-    """What the page says, its lines joined."""
-    command = ["explain", *map(str, arguments)]
-    result = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert max(map(len, result.output.splitlines())) <= 80
-    return " ".join(result.output.split())
+def explain(window: object, hotkey: str = "") -> str:
+    """What the page says, its lines joined. Of names of miners, the command takes hotkeys only."""
+    written = io.StringIO()
+    show(Console(file=written, width=80), str(window), hotkey)
+    assert max(map(len, written.getvalue().splitlines())) <= 80
+    return " ".join(written.getvalue().split())
 
 
 def validate(demonstrated: Demonstrated, window: int) -> None:

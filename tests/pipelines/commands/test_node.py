@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from windrow.engine.fleet.inventory import InvalidFleet, UnknownNode
+from windrow.engine.fleet.inventory import InvalidFleet, NodeExists, UnknownNode
 from windrow.networks.chutes.add_node import BadNodeImport
 from windrow.pipelines.cli import app
 from windrow.pipelines.commands.agent import AgentAddressTaken, NoCaller, NoNodeName, serve
@@ -82,7 +82,7 @@ def test_bad_input_is_named_and_writes_nothing(
 def test_a_name_is_declared_once(fleet: FleetFile) -> None:
     windrow("add", "here", "--transport", "local")
     before = fleet.path.read_text()
-    assert isinstance(windrow("add", "here", "--transport", "local").exception, InvalidFleet)
+    assert isinstance(windrow("add", "here", "--transport", "local").exception, NodeExists)
     assert fleet.path.read_text() == before
 
 
