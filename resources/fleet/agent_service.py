@@ -42,18 +42,21 @@ class SeenSignatures:
     def __init__(self, clock: Callable[[], float], seconds: float = 2.0 * MINER_SECONDS) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._seen: OrderedDict[str, float] = OrderedDict()
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def first_use(self, signature: str) -> bool:
-        """Whether a signature was not used before; from now on it was."""
-        now = self._clock()
+        """Whether a verified signature was not used before; from now on it was.
+
+        What counts is its 64 bytes: the same ones can be spelled with blanks and in either case.
+        """
+        now, spent = self._clock(), bytes.fromhex(signature)
         with self._lock:
             while self._seen and next(iter(self._seen.values())) < now - self._seconds:
                 self._seen.popitem(last=False)
-            if signature in self._seen or len(self._seen) >= MOST_REMEMBERED:
+            if spent in self._seen or len(self._seen) >= MOST_REMEMBERED:
                 return False
-            self._seen[signature] = now
+            self._seen[spent] = now
             return True
 
 
@@ -102,7 +105,7 @@ def agent_app(
             body=body,
             clock=clock(),
         )
-        if problem is None and not seen.first_use(request.headers[SIGNATURE].lower()):
+        if problem is None and not seen.first_use(request.headers[SIGNATURE]):
             problem = "the request was answered before"
         if problem is None:
             problem = _for_another(request, public, name)

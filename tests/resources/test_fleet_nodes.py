@@ -136,6 +136,10 @@ def test_a_request_is_answered_once(agent: Served, key: Ed25519PrivateKey) -> No
     shouting = {name: value.upper() for name, value in made.headers.items()}
     shouting["X-Chutes-Miner"] = shouting["X-Chutes-Validator"] = OPERATOR.hotkey
     assert httpx.post(url, content=b"x", headers=shouting).status_code == 401
+    signature = made.headers["X-Chutes-Signature"]
+    for spelling in (f"{signature[:2]} {signature[2:]}", f"{signature[:64]}\t{signature[64:]}"):
+        respelled = made.headers | {"X-Chutes-Signature": spelling}
+        assert httpx.post(url, content=b"x", headers=respelled).status_code == 401
     elsewhere = url.replace("/tasks/preflight", "/tasks/facts")
     assert httpx.post(elsewhere, content=b"x", headers=dict(made.headers)).status_code == 401
 
@@ -301,12 +305,12 @@ def test_nobody_at_the_port(key: Ed25519PrivateKey, agent: Served) -> None:
 def test_used_signatures_are_forgotten_when_they_are_stale_and_never_before() -> None:
     now = [0.0]
     seen = SeenSignatures(lambda: now[0], seconds=60.0)
-    assert seen.first_use("a")
-    assert not seen.first_use("a")
+    assert seen.first_use("aa")
+    assert not seen.first_use("aa")
     now[0] = 59.0
-    assert not seen.first_use("a")
+    assert not seen.first_use(" AA ")
     now[0] = 61.0
-    assert seen.first_use("a")
+    assert seen.first_use("aa")
 
 
 def test_an_agents_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
