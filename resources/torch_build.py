@@ -2,24 +2,37 @@
 
 The Makefile runs this file before Windrow is installed, so it imports the standard library only:
 
-    python resources/torch_build.py --python PYTHON --constraint FILE
+    python resources/torch_build.py --python ENVIRONMENT/bin/python --constraint FILE
 
 On Linux, pip takes the CUDA build and some 25 packages with it, gigabytes, whether or not there is
 a GPU. So a machine without NVIDIA's driver gets the CPU build. Where pip's own candidate is that
-build already (macOS, a mirror or a local file), pip installs it. Elsewhere uv does: it knows where
-PyTorch publishes its builds.
+build already (macOS; a mirror or a local file of 2.13.0+cpu), pip installs it. Elsewhere uv does:
+it knows where PyTorch publishes its builds.
+
+The candidate is known by its version alone. A dry run of pip would name its packages too, and
+download all of them where an index publishes no metadata.
 """
 
 import argparse
 import ctypes
-import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 CHOICES = ("auto", "cpu", "cuda", "pip")
+WITHOUT_DRIVER = "cu130"
+"""uv's name of the CUDA release to take where no driver tells which one fits."""
+
+
+ADVICE = (
+    "To install PyTorch in another way, set TORCH to the address of an index that has the build, "
+    "or set TORCH=pip to install the build that pip finds here: on Linux that may be gigabytes of "
+    "CUDA libraries."
+)
 
 
 class NoBuild(Exception):
@@ -43,11 +56,11 @@ def choose(wanted: str, *, driver: Callable[[], bool], offers_cuda: Callable[[],
     """Return the build to install.
 
     wanted: one of CHOICES, or the address of a package index. driver: tells whether NVIDIA's driver
-    is there. offers_cuda: tells whether pip's own candidate brings CUDA libraries; it asks a
-    package index, so it is called only where the answer matters. Raises NoBuild.
+    is there. offers_cuda: tells whether pip's own candidate is a CUDA build; it asks a package
+    index, so it is called only where the answer matters. Raises NoBuild.
     """
     if "://" in wanted:
-        return Choice("any", f"TORCH names an index: {wanted}", index=wanted)
+        return Choice("any", f"TORCH names an index: {urlsplit(wanted).hostname}", index=wanted)
     if wanted not in CHOICES:
         raise NoBuild(
             f"TORCH={wanted} is not a choice. Use {', '.join(CHOICES)}, or the address of an index."
@@ -61,7 +74,9 @@ def choose(wanted: str, *, driver: Callable[[], bool], offers_cuda: Callable[[],
         cuda, reason = wanted == "cuda", f"TORCH={wanted}"
     if cuda == offers_cuda():
         return Choice("cuda" if cuda else "cpu", reason)
-    return Choice("cuda" if cuda else "cpu", reason, backend="auto" if cuda else "cpu")
+    if not cuda:
+        return Choice("cpu", reason, backend="cpu")
+    return Choice("cuda", reason, backend="auto" if driver() else WITHOUT_DRIVER)
 
 
 def has_nvidia_driver() -> bool:
@@ -73,20 +88,34 @@ def has_nvidia_driver() -> bool:
     return True
 
 
-def offers_cuda(python: Path, requirement: str, constraint: Path | None = None) -> bool:
-    """Return whether pip, as configured here, would install CUDA libraries for a requirement.
+def offers_cuda(python: Path, requirement: str) -> bool:
+    """Return whether pip, as configured here, would install a CUDA build.
 
-    Raises NoBuild.
+    requirement: `torch==VERSION`. Downloads no package. Raises NoBuild.
     """
-    dry = [*_pip(python, constraint), "--dry-run", "--ignore-installed", "--report", "-"]
-    report = _run([*dry, requirement], f"find {requirement}")
-    return brings_cuda(json.loads(report))
+    versions = [str(python), "-I", "-m", "pip", "index", "versions", "torch"]
+    listed = _run([*versions, "--disable-pip-version-check"], f"find {requirement}")
+    label = candidate_label(listed, requirement.partition("==")[2])
+    if label is None:
+        raise NoBuild(
+            f"{requirement} is not among the versions that pip finds for {python}. Use another "
+            "version of Python, or configure pip with an index that has it."
+        )
+    return label.startswith("cu") or (not label and sys.platform == "linux")
 
 
-def brings_cuda(report: dict[str, list[dict[str, dict[str, str]]]]) -> bool:
-    """Return whether the packages of an installation report of pip include CUDA libraries."""
-    names = [entry["metadata"]["name"].lower() for entry in report["install"]]
-    return any(name.startswith(("nvidia-", "cuda-")) for name in names)
+def candidate_label(listed: str, version: str) -> str | None:
+    """Return the local label of the build of a version that pip prefers, such as `cpu` or `cu130`.
+
+    listed: what `pip index versions` printed, newest first. The text is empty for a build without
+    a label, and None where the version is missing.
+    """
+    found = re.search(r"^Available versions:(.*)$", listed, re.MULTILINE)
+    for each in found[1].split(",") if found else ():
+        public, _, label = each.strip().partition("+")
+        if public == version:
+            return label
+    return None
 
 
 def install(choice: Choice, python: Path, requirement: str, constraint: Path | None = None) -> None:
@@ -104,9 +133,7 @@ def install(choice: Choice, python: Path, requirement: str, constraint: Path | N
     except NoBuild as error:
         raise NoBuild(
             f"{error}\nuv takes PyTorch's {choice.build} build from PyTorch's own index, which "
-            "could not be used. Set TORCH to the address of an index that has the build, or set "
-            "TORCH=pip to install the build that pip finds here: on Linux that may be gigabytes of "
-            "CUDA libraries."
+            "could not be used. Nothing was installed in its place."
         ) from None
 
 
@@ -136,18 +163,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--torch", default="auto", help=f"{', '.join(CHOICES)}, or an index")
     given = parser.parse_args(arguments)
     try:
+        requirement = pinned(given.constraint)
         choice = choose(
             given.torch,
             driver=has_nvidia_driver,
-            offers_cuda=lambda: offers_cuda(given.python, "torch", given.constraint),
+            offers_cuda=lambda: offers_cuda(given.python, requirement),
         )
         name = {"cpu": "CPU build", "cuda": "CUDA build", "any": "build"}[choice.build]
-        print(f"PyTorch: {name} ({choice.reason}); set TORCH to choose another")
-        install(choice, given.python, "torch", given.constraint)
+        print(f"PyTorch: {name} ({choice.reason}); set TORCH to choose another", flush=True)
+        install(choice, given.python, requirement, given.constraint)
     except NoBuild as error:
-        print(error, file=sys.stderr)
+        print(f"{error}\n{ADVICE}", file=sys.stderr)
         return 1
     return 0
+
+
+def pinned(constraint: Path) -> str:
+    """Return the line of a constraint file that pins PyTorch. Raises NoBuild."""
+    try:
+        lines = constraint.read_text().splitlines()
+    except OSError as error:
+        raise NoBuild(f"{constraint}: {error.strerror}.") from error
+    for line in lines:
+        if line.startswith("torch=="):
+            return line.strip()
+    raise NoBuild(f"{constraint} has no line torch==VERSION.")
 
 
 if __name__ == "__main__":

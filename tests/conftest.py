@@ -5,6 +5,7 @@ Nothing an operator has set reaches a test, so that none touches a wallet, a buc
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,17 @@ def pytest_sessionstart() -> None:
     for name in list(os.environ):
         if name.startswith(PREFIX) or of_family(name):
             del os.environ[name]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests were skipped: one line a reason, however many tests it skipped."""
+    reasons = Counter(
+        " ".join(str(report.longrepr[2]).removeprefix("Skipped: ").split())
+        for report in terminalreporter.stats.get("skipped", ())
+        if isinstance(report.longrepr, tuple)
+    )
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"SKIPPED {count}: {reason}")
 
 
 @dataclass(frozen=True)

@@ -239,8 +239,8 @@ class _Worker:
             complaint = self._complaint()
             self.close()
             raise SandboxUnavailable(
-                f"the sandbox does not start: {complaint}; bubblewrap needs root with "
-                "CAP_SYS_ADMIN or unprivileged user namespaces (sysctl "
+                f"the sandbox does not start with {arguments[0]}: {complaint}; bubblewrap needs "
+                "root with CAP_SYS_ADMIN or unprivileged user namespaces (sysctl "
                 "kernel.unprivileged_userns_clone=1, on Ubuntu also "
                 "kernel.apparmor_restrict_unprivileged_userns=0), or choose an environment that "
                 "runs no programs (gsm8k)"

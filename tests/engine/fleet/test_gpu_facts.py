@@ -271,7 +271,9 @@ def test_what_pytorch_says_of_cuda_is_a_fault(monkeypatch: pytest.MonkeyPatch) -
         tasks.answer("ping", b"")
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="not tested: CUDA's numbers (no C compiler)")
+@pytest.mark.skipif(
+    shutil.which("cc") is None, reason="not tested: CUDA's numbers (install a C compiler: cc)"
+)
 def test_the_clock_rate_is_cudas(
     driver: Act, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

