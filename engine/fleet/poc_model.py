@@ -55,7 +55,7 @@ class BlockModel:
     def inputs(self, public_key: str, nonces: Sequence[int]) -> NDArray[np.float16]:
         """What the decoder is fed: [B, seq, dim]."""
         drawn = (nonce_input(self.block_hash, public_key, n, self.shape) for n in nonces)
-        return np.stack([one.astype(np.float16) for one in drawn])
+        return np.stack(list(drawn))
 
     def distances(
         self, public_key: str, nonces: Sequence[int], *, batch_size: int

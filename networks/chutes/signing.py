@@ -103,8 +103,10 @@ def _body(
     if isinstance(payload, dict | list):
         body = encode(payload)
         kind = {"Content-Type": "application/json"}
+    elif isinstance(payload, str | bytes):
+        body = payload.encode() if isinstance(payload, str) else payload
     else:
-        body = payload.encode() if isinstance(payload, str) else bytes(payload)
+        raise TypeError(f"a payload is an object, a list, a text or bytes, not {payload!r:.60}")
     if not body:
         raise NothingToSign("a request's payload is empty; leave it out and sign a purpose")
     return body, body_hash(body), kind
@@ -134,6 +136,8 @@ def network_miner_accepts(
     if math.floor(clock) - int(nonce) >= MINER_SECONDS:
         return False
     tail = body_hash(body or b"") if method in {"POST", "PUT", "PATCH"} else purpose
+    if not tail:
+        return False
     return verify_signature(signer, f"{miner}:{signer}:{nonce}:{tail}".encode(), signature)
 
 
@@ -147,6 +151,7 @@ def network_validator_accepts(
 ) -> bool:
     """Whether a validator of the network takes a request (§5).
 
+    body: None without one; an empty body has a hash, as any other.
     registered: whether the endpoint is content with the hotkey's registration. A request without
     hotkey or signature passes as anonymous where an endpoint tolerates that, as these do.
     """
@@ -158,7 +163,7 @@ def network_validator_accepts(
         return False
     if not abs(clock - int(nonce)) < VALIDATOR_SECONDS:
         return False
-    tail = purpose or (body_hash(body) if body else None)
+    tail = purpose or (None if body is None else body_hash(body))
     if tail is None:
         return False
     return registered and verify_signature(hotkey, f"{hotkey}:{nonce}:{tail}".encode(), signature)

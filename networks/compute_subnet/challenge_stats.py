@@ -88,11 +88,12 @@ def next_difficulty(
 ) -> int:
     """Characters of the next password (§5): up while nearly all are solved, down after failures.
 
-    Only results count, no figure of the hardware. A miner of at most 4 successes starts over.
+    Only results count, no figure of the hardware. A miner of at most 4 successes starts over; one
+    whose successes have no difficulty on record is taken for one that has solved the least.
     """
-    if successes <= 4 or recent_difficulty is None:
+    if successes <= 4:
         return least
-    difficulty = math.ceil(recent_difficulty)
+    difficulty = least if recent_difficulty is None else math.ceil(recent_difficulty)
     failed = recent_failures / RECENT
     if failed < 0.10:
         difficulty += 2

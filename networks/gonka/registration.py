@@ -76,6 +76,10 @@ def network_findings_2026(
     """Codes of what the API of 2026 refuses a node for, none where it takes it (§4.3)."""
     try:
         node = decoded(body)
+        models = [
+            (model["args"], _override(name, model["override"]))
+            for name, model in node["models"].items()
+        ]
     except UndecodableBody:
         return frozenset({"BAD_BODY"})
     found = set(endpoint_clashes(node, others))
@@ -91,8 +95,8 @@ def network_findings_2026(
         found.add("MODELS_REQUIRED")
     if not node["models"].keys() <= set(governed):
         found.add("MODEL_NOT_GOVERNED")
-    for model in node["models"].values():
-        found |= _override_findings(model)
+    for args, override in models:
+        found |= _override_findings(args, override)
     return frozenset(found)
 
 
@@ -112,11 +116,20 @@ def _typed(name: str, value: Any, kind: type) -> Any:
 def _model(name: str, model: object) -> dict[str, Any]:
     fields = {key.lower(): value for key, value in _typed(name, model, dict).items()}
     args = _typed(f"{name}.args", fields.get("args"), list)
-    override = fields.get("model_override")
     return {
         "args": [_typed(f"{name}.args", arg, str) for arg in args],
-        "override": None if override is None else _typed(f"{name}.model_override", override, dict),
+        # Unknown to the API of 2025, which therefore never looks at it.
+        "override": fields.get("model_override"),
     }
+
+
+def _override(name: str, override: object) -> dict[str, str] | None:
+    """A model's override as the API of 2026 decodes it. Raises UndecodableBody."""
+    if override is None:
+        return None
+    given = _typed(f"{name}.model_override", override, dict)
+    fields = {key.lower(): value for key, value in given.items()}
+    return {key: _typed(f"{name}.{key}", fields.get(key), str) for key in ("hf_repo", "hf_commit")}
 
 
 def _card(card: object) -> dict[str, Any]:
@@ -138,15 +151,16 @@ def endpoint_clashes(node: Mapping[str, Any], others: Iterable[Registered]) -> I
             yield "DUPLICATE_POC_ENDPOINT"
 
 
-def _override_findings(model: Mapping[str, Any]) -> set[str]:
-    override = model["override"]
+def _override_findings(args: Iterable[str], override: Mapping[str, str] | None) -> set[str]:
     if override is None:
         return set()
     found = set()
-    if not override.get("hf_repo"):
+    if not override["hf_repo"]:
         found.add("OVERRIDE_REPO_REQUIRED")
-    if not _COMMIT.fullmatch(str(override.get("hf_commit") or "")):
+    if not override["hf_commit"]:
         found.add("OVERRIDE_COMMIT_REQUIRED")
-    if any(arg.partition("=")[0] in OVERRIDE_RESERVED_FLAGS for arg in model["args"]):
+    elif not _COMMIT.fullmatch(override["hf_commit"]):
+        found.add("OVERRIDE_COMMIT_FORMAT")
+    if any(arg.partition("=")[0] in OVERRIDE_RESERVED_FLAGS for arg in args):
         found.add("OVERRIDE_RESERVED_ARG")
     return found

@@ -1,5 +1,7 @@
 """Shares of nonces, samples, artifacts, commitments: the strict siblings, and hostile input."""
 
+import hashlib
+import struct
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, product
@@ -7,6 +9,7 @@ from itertools import islice, product
 import numpy as np
 import pytest
 
+from windrow.engine.fleet.poc_model import BlockModel
 from windrow.networks.gonka import artifacts, sum_tree
 from windrow.networks.gonka.poc_capacity import (
     BadPartition,
@@ -15,6 +18,7 @@ from windrow.networks.gonka.poc_capacity import (
     network_partition,
 )
 from windrow.networks.gonka.poc_model import PARAMETER_SETS, BadParameters, parse_shape
+from windrow.networks.gonka.poc_nonces import nonce_draws, nonce_input
 from windrow.networks.gonka.sampling import network_sample, strict_sample, validator_slots
 from windrow.networks.gonka.stages import EpochParams, poc_start
 from windrow.networks.gonka.store_commits import (
@@ -171,3 +175,38 @@ def test_what_came_in_late_is_measured_against_the_median() -> None:
 def test_epochs_start_where_constant_parameters_put_them() -> None:
     assert [poc_start(epoch) for epoch in range(3)] == [0, 300, 17580]
     assert poc_start(3, EpochParams(epoch_length=40, epoch_shift=0)) == 120
+
+
+def rounded_twice(value: float) -> float:
+    """To float32, then to float16, by the machine's C library instead of numpy."""
+    (single,) = struct.unpack("<f", struct.pack("<f", value))
+    (half,) = struct.unpack("<e", struct.pack("<e", single))
+    return half
+
+
+@pytest.mark.parametrize(("sequence", "dim"), [(4, 16), (128, 1024), (256, 1792)])
+def test_inputs_of_any_shape_are_rounded_twice(sequence: int, dim: int) -> None:
+    """The draws again from the text alone: SHA-256, SeedSequence, PCG64 (spec 9.1, 9.4)."""
+    shape = replace(PARAMETER_SETS["tiny"], seq_len=sequence, dim=dim)
+    block, key, nonce = "AB" * 32, "02" + "cd" * 32, 7
+    text = f"{block}_{key}_nonce{nonce}"
+    data = b"".join(hashlib.sha256(f"{text}_{i}".encode()).digest() for i in range(4))
+    words = list(struct.unpack("<32I", data))
+    stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+    draws = stream.normal(size=(1, sequence, dim))[0]
+    assert np.array_equal(nonce_draws(block, key, nonce, shape), draws)
+    expected = np.array([rounded_twice(value) for value in draws.ravel().tolist()])
+    made = nonce_input(block, key, nonce, shape)
+    assert made.dtype == np.float16
+    assert np.array_equal(made.astype(np.float64).ravel(), expected)
+    once = draws.astype(np.float16).astype(np.float64).ravel()
+    # The difference is rare: a small shape does not show it.
+    assert bool((once != expected).any()) == (once.size > 100_000)
+
+
+def test_the_model_is_fed_what_the_network_feeds() -> None:
+    model = BlockModel("AB" * 32, PARAMETER_SETS["tiny"])
+    fed = model.inputs("02" + "cd" * 32, [3, 9])
+    assert fed.dtype == np.float16
+    one = nonce_input("AB" * 32, "02" + "cd" * 32, 9, model.shape)
+    assert np.array_equal(fed[1], one)

@@ -84,3 +84,43 @@ def test_nodes_of_one_inventory_are_held_against_each_other() -> None:
     assert found.errors == {"DUPLICATE_INFERENCE_ENDPOINT"}
     assert again.errors == {"ID_DUPLICATE"}
     assert inventory_findings(["n1"])[0].errors == {"BODY_NOT_OBJECT"}
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("override", "args", "codes"),
+    [
+        ({"hf_repo": "a/b", "hf_commit": COMMIT}, [], set()),
+        ({"HF_Repo": "a/b", "Hf_Commit": COMMIT}, [], set()),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT, "unknown": 1}, ["--x"], set()),
+        (None, ["--revision", "main"], set()),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT.upper()}, [], {"OVERRIDE_COMMIT_FORMAT"}),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT[:-1] + "F"}, [], {"OVERRIDE_COMMIT_FORMAT"}),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT[:-1]}, [], {"OVERRIDE_COMMIT_FORMAT"}),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT + "0"}, [], {"OVERRIDE_COMMIT_FORMAT"}),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT + "\n"}, [], {"OVERRIDE_COMMIT_FORMAT"}),
+        ({"hf_repo": "a/b", "hf_commit": "g" * 40}, [], {"OVERRIDE_COMMIT_FORMAT"}),
+        ({"hf_repo": "a/b", "hf_commit": "\u0661" * 40}, [], {"OVERRIDE_COMMIT_FORMAT"}),
+        ({"hf_repo": "a/b", "hf_commit": "main"}, [], {"OVERRIDE_COMMIT_FORMAT"}),
+        ({"hf_repo": "a/b", "hf_commit": ""}, [], {"OVERRIDE_COMMIT_REQUIRED"}),
+        ({"hf_repo": "a/b", "hf_commit": None}, [], {"OVERRIDE_COMMIT_REQUIRED"}),
+        ({"hf_commit": COMMIT}, [], {"OVERRIDE_REPO_REQUIRED"}),
+        ({}, [], {"OVERRIDE_REPO_REQUIRED", "OVERRIDE_COMMIT_REQUIRED"}),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT}, ["--revision"], {"OVERRIDE_RESERVED_ARG"}),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT}, ["--model=x"], {"OVERRIDE_RESERVED_ARG"}),
+        ({"hf_repo": "a/b", "hf_commit": COMMIT}, ["--models=x"], set()),
+        ({"hf_repo": 1, "hf_commit": COMMIT}, [], {"BAD_BODY"}),
+        ({"hf_repo": "a/b", "hf_commit": 7}, [], {"BAD_BODY"}),
+        ([], [], {"BAD_BODY"}),
+        ("a/b", [], {"BAD_BODY"}),
+    ],
+)
+def test_an_override_names_a_repository_and_a_whole_commit(
+    override: object, args: list[str], codes: set[str]
+) -> None:
+    body = GOOD | {"models": {"m": {"args": args, "model_override": override}}}
+    assert network_findings_2026(body, ["m"], []) == codes
+    # The API of 2025 does not know overrides: an unknown key is not looked at.
+    assert network_status_2025(body, ["m"]) == 200
