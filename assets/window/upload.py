@@ -15,6 +15,7 @@ from windrow.networks.grail.bucket import window_file_key
 from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.resources.chain import Chain, ChainSilent, require_same_block
 from windrow.resources.storage.object_store import ObjectStore
+from windrow.resources.storage.s3_bucket import S3Bucket
 from windrow.resources.tracking.metrics import mining_metrics
 from windrow.resources.tracking.tracker import Tracker
 from windrow.resources.wallet import Wallet
@@ -105,6 +106,7 @@ def upload(
         metadata={
             "key": key,
             "action": action,
+            "creation": _creation(bucket),
             "bytes": info.size,
             "sha256": made["sha256"],
             "deadline_margin_seconds": round(margin, 1),
@@ -126,6 +128,13 @@ def upload(
             )
         ],
     )
+
+
+def _creation(bucket: ObjectStore) -> str:
+    """How the bucket keeps an object from being replaced, as far as this run has seen."""
+    if isinstance(bucket, S3Bucket) and not bucket.conditions:
+        return "look-up before upload: the server does not support If-None-Match"
+    return "conditional"
 
 
 def _sha256(data: bytes) -> str:

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Final
@@ -20,6 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from windrow import WindrowError
 from windrow.networks.compute_horde.volumes import SingleFile, problem
+from windrow.networks.s3_answers import Answer, Meaning, read_answer
 
 BUCKET_ENDPOINT: Final = "WINDROW_BUCKET_ENDPOINT"
 """Variable that names a bucket server a node may use whatever its host, also without TLS."""
@@ -29,9 +31,9 @@ FETCH_SECONDS: Final = 30.0
 PUT_SECONDS: Final = 60.0
 
 _ERROR_BYTES: Final = 4096
+_FIRST_WAIT: Final = 0.2
 _PORTS: Final = {"http": 80, "https": 443}
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+/[!-\"$-~]*")
-_CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
 
 
 class AddressRefused(WindrowError):
@@ -53,7 +55,7 @@ def check_address(url: str) -> None:
 
 def fetch(url: str, *, size: int, sha256: str, seconds: float = FETCH_SECONDS) -> bytes:
     """Just these bytes. Raises AddressRefused, DownloadFailed."""
-    status, data = _exchange("GET", url, b"", size, seconds, DownloadFailed)
+    status, data = _repeated("GET", url, b"", size, seconds, DownloadFailed)
     if status != 200:
         raise DownloadFailed(f"the bucket does not give the prompts: {_said(status, data)}")
     if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
@@ -65,7 +67,7 @@ def fetch(url: str, *, size: int, sha256: str, seconds: float = FETCH_SECONDS) -
 
 def put(url: str, data: bytes, *, seconds: float = PUT_SECONDS) -> None:
     """Store bytes there. Raises AddressRefused, UploadFailed."""
-    status, said = _exchange("PUT", url, data, _ERROR_BYTES, seconds, UploadFailed)
+    status, said = _repeated("PUT", url, data, _ERROR_BYTES, seconds, UploadFailed)
     if status not in (200, 201, 204):
         raise UploadFailed(
             f"the bucket does not take the answer of {len(data)} bytes: {_said(status, said)}"
@@ -97,6 +99,21 @@ def _port(url: SplitResult) -> int | None:
     return url.port or _PORTS.get(url.scheme)
 
 
+def _repeated(
+    method: str, url: str, body: bytes, most: int, seconds: float, failed: type[WindrowError]
+) -> tuple[int, bytes]:
+    """As _exchange; a request is made again while the bucket is busy and time is left."""
+    until, wait = time.monotonic() + seconds, _FIRST_WAIT
+    while True:
+        left = until - time.monotonic()
+        status, data = _exchange(method, url, body, most, left, failed)
+        busy = status >= 400 and _answer(status, data).meaning is Meaning.RETRY
+        if not busy or time.monotonic() + 2 * wait >= until:
+            return status, data
+        time.sleep(wait)
+        wait *= 2
+
+
 def _exchange(
     method: str, url: str, body: bytes, most: int, seconds: float, failed: type[WindrowError]
 ) -> tuple[int, bytes]:
@@ -111,7 +128,8 @@ def _exchange(
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     connection.request(method, target, body or None, headers)
                 response = connection.getresponse()
-                data = _read(response, most + 1)
+                refused = response.status >= 300
+                data = _read(response, max(most + 1, _ERROR_BYTES) if refused else most + 1)
             except (OSError, HTTPException, ValueError):
                 if late.is_set():
                     raise TimeoutError from None
@@ -176,5 +194,11 @@ def _said(status: int, data: bytes) -> str:
     """What a bucket says of a request it refuses: status and S3's word for it."""
     if 300 <= status < 400:
         return f"it answers {status}, and no redirect is followed"
-    code = _CODE.search(data)
-    return f"it answers {status}" + (f" {code[1].decode()}" if code else "")
+    answer = _answer(status, data)
+    # Its message may hold part of the address.
+    said = f"it answers {status}" + (f" {answer.code}" if answer.code else "")
+    return f"{said}. {answer.remedy}"
+
+
+def _answer(status: int, data: bytes) -> Answer:
+    return read_answer(status, data[:_ERROR_BYTES].decode(errors="replace"))

@@ -121,7 +121,7 @@ class Spool:
         """One finished group; SpoolError where the file is not a whole group."""
         path = self._path(group)
         try:
-            table = pq.read_table(path, schema=GROUP_SCHEMA)
+            table = pq.read_table(path, schema=GROUP_SCHEMA, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             raise SpoolError(
                 f"{path} is not a readable group ({error}); delete it to make the group again"

@@ -32,7 +32,9 @@ from windrow.pipelines.runs.queue import Trouble, inspect_queue
 from windrow.resources.chain import Chain
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.drand import DrandRelays
-from windrow.resources.storage.rights import check_key_pair
+from windrow.resources.storage.object_store import ObjectStore
+from windrow.resources.storage.rights import check_key_pair, probe_condition
+from windrow.resources.storage.s3_bucket import S3Bucket
 
 T = TypeVar("T")
 
@@ -161,11 +163,30 @@ def bucket(settings: Settings) -> Sequence[Finding]:
         open_store(settings)
         return [fine("bucket", settings.bucket)]
     at = f"{settings.bucket} at {settings.bucket_endpoint or 'Amazon'}"
+    store = open_store(settings)
     if settings.bucket_read_key_id is None:
-        open_store(settings).list("grail/windows/0")
-        return [fine("bucket", f"{at}: the write key lists it; no read key is set")]
-    check_key_pair(open_store(settings), open_reader(settings))
-    return [fine("bucket", f"{at}: the write key writes, the read key only reads")]
+        store.list("grail/windows/0")
+        found = fine("bucket", f"{at}: the write key lists it; no read key is set")
+    else:
+        check_key_pair(store, open_reader(settings))
+        found = fine("bucket", f"{at}: the write key writes, the read key only reads")
+    return [found, *_condition(store)]
+
+
+def _condition(store: ObjectStore) -> Sequence[Finding]:
+    """Whether the server can create an object only where none is."""
+    if not isinstance(store, S3Bucket) or (held := probe_condition(store)) == "kept":
+        return []
+    said = "does not support" if held == "unknown" else "ignores"
+    return [
+        doubtful(
+            "bucket",
+            f"the server {said} conditional creation (If-None-Match). Windrow looks an object up "
+            "before it stores it",
+            "run one miner for each hotkey: a second machine could replace a file in between. A "
+            "newer server or R2 and Amazon S3 support it",
+        )
+    ]
 
 
 @look("checkpoint")

@@ -56,9 +56,9 @@ def _of_bucket(location: str) -> bytes:
         raise CannotVerify(f"{location} is neither a path nor s3://BUCKET/KEY")
     bucket = s3_bucket(match[1], S3Access.from_environment())
     info = bucket.head(match[2])
-    if info is None:
-        raise CannotVerify(f"{location} is not there")
-    refuse_size(info.size)
+    # Only the body of an answer tells a missing object from a missing bucket.
+    if info is not None:
+        refuse_size(info.size)
     return _unpacked(location, bucket.get(match[2], max_bytes=MAX_FILE_BYTES))
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final, Protocol
 
 from windrow.networks.grail.bucket import WINDOWS_PREFIX, parse_window_file_key
 from windrow.networks.grail.validation.uploads import GZIP_SUFFIX
+from windrow.resources.storage.multipart import client_answer
 from windrow.resources.storage.objects import ObjectStore, ObjectStoreError
 from windrow.resources.storage.s3_bucket import S3Bucket
 
@@ -57,9 +58,12 @@ def clear_unfinished(
                     )
                     ended.append(upload["Key"])
     except (BotoCoreError, ClientError) as error:
+        answer = client_answer(error) if isinstance(error, ClientError) else None
+        said = f"{answer.text}. {answer.remedy}" if answer else f"{error}."
         raise ObjectStoreError(
-            f"unfinished uploads to s3://{bucket.bucket} cannot be cleared: {error}. Let the write "
-            "key list and abort them, or give the bucket a lifecycle rule that does"
+            f"Unfinished uploads to s3://{bucket.bucket} cannot be removed: {said} The write key "
+            "must be allowed to list and abort them, or the bucket must have a lifecycle rule that "
+            "aborts them."
         ) from None
     return ended
 

@@ -1,5 +1,5 @@
 """An object sent in parts that must not replace another one: S3 takes that condition with the last
-request, `CompleteMultipartUpload`, before which nothing is to be seen of the object.
+request, `CompleteMultipartUpload`. Nothing is to be seen of the object before it.
 
 obstore sends parts without a condition, so boto3 does this.
 """
@@ -9,16 +9,13 @@ import io
 import mmap
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
+from xml.sax.saxutils import escape
 
-from windrow.resources.storage.objects import (
-    BucketMissing,
-    BucketRefused,
-    BucketUnavailable,
-    ObjectExists,
-    ObjectStoreError,
-)
+from windrow.networks.s3_answers import Answer, Meaning, read_answer
+from windrow.resources.storage.objects import Answered, BucketUnavailable, ObjectExists
 from windrow.resources.storage.patience import Patience
 from windrow.resources.storage.s3_access import S3Access
 
@@ -27,9 +24,8 @@ ATTEMPTS: Final = 4
 """At one request; then the whole is given up, and its parts are deleted."""
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 60.0
-_CONDITION_UNKNOWN: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
-_ASK_AGAIN: Final = frozenset({404, 409})
-_REPEAT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Amazon wants all parts sent once more then.
+_FROM_THE_START: Final = "ConditionalRequestConflict"
 
 T = TypeVar("T")
 
@@ -68,14 +64,21 @@ class _Bytes(io.RawIOBase):
         return self._at
 
 
-def create_in_parts(access: S3Access, new: NewObject, part_bytes: int, seconds: float) -> None:
+def create_in_parts(
+    access: S3Access,
+    new: NewObject,
+    part_bytes: int,
+    seconds: float,
+    alone: Callable[[float], AbstractContextManager[None]],
+) -> bool:
     """Store an object in parts, unless there is one of its key when the last has been sent.
 
-    A server that says it does not know the condition is not given it, and one that ignores it
-    replaces what was stored since it was asked, right before the last request.
+    Returns whether the server knows the condition. One that does not is asked whether the object
+    is there, then sent the last request without it, both under `alone`, a lock taken for at most
+    so many seconds. A server that ignores the condition replaces what was stored since it was
+    asked, right before the last request.
     seconds: the last request is not begun after these.
-    Raises ObjectExists, BucketMissing, BucketRefused, and BucketUnavailable where it failed or
-    where it is not known whether it was stored.
+    Raises ObjectExists, Answered, and BucketUnavailable where no answer came.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -86,7 +89,7 @@ def create_in_parts(access: S3Access, new: NewObject, part_bytes: int, seconds: 
         try:
             parts = _send_parts(client, {**place, "UploadId": upload}, new, part_bytes, patience)
             _check_absent(client, place)
-            _complete(client, {**place, "UploadId": upload}, parts, patience)
+            return _complete(client, place, upload, parts, patience, alone)
         except BaseException:
             with contextlib.suppress(BotoCoreError, ClientError):
                 client.abort_multipart_upload(**place, UploadId=upload)
@@ -123,26 +126,37 @@ def _check_absent(client: Any, place: Mapping[str, str]) -> None:
     try:
         client.head_object(**place)
     except ClientError as error:
-        if _status(error) != 404:
+        if client_answer(error).meaning is not Meaning.MISSING:
             raise
     else:
         raise ObjectExists("an object is already there")
 
 
 def _complete(
-    client: Any, place: Mapping[str, str], parts: list[dict[str, Any]], patience: Patience
-) -> None:
+    client: Any,
+    place: Mapping[str, str],
+    upload: str,
+    parts: list[dict[str, Any]],
+    patience: Patience,
+    alone: Callable[[float], AbstractContextManager[None]],
+) -> bool:
     from botocore.exceptions import ClientError
 
     def complete(**condition: str) -> None:
-        client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts}, **condition)
+        client.complete_multipart_upload(
+            **place, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
+        )
 
     try:
         _repeated(lambda: complete(IfNoneMatch="*"), patience)
     except ClientError as error:
-        if error.response["Error"].get("Code") not in _CONDITION_UNKNOWN:
+        if not client_answer(error).refuses_condition:
             raise
-        _repeated(complete, patience)
+        with alone(patience.left):
+            _check_absent(client, place)
+            _repeated(complete, patience)
+        return False
+    return True
 
 
 def _repeated(request: Callable[[], T], patience: Patience) -> T:
@@ -156,29 +170,32 @@ def _repeated(request: Callable[[], T], patience: Patience) -> T:
         try:
             return request()
         except (BotoCoreError, ClientError) as error:
-            lasting = isinstance(error, ClientError) and _status(error) not in _REPEAT
+            lasting = isinstance(error, ClientError) and not _repeats(client_answer(error))
             if lasting or attempt == ATTEMPTS or not waits.wait():
                 raise
     raise AssertionError
 
 
-def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+def _repeats(answer: Answer) -> bool:
+    return answer.meaning is Meaning.RETRY and answer.code != _FROM_THE_START
+
+
+def client_answer(error: Any) -> Answer:
+    """What a server answered, from boto3's error."""
+    said = {name: text for name, text in error.response["Error"].items() if isinstance(text, str)}
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = said.get("Code", "")
+    # boto3 puts the status there where no body came.
+    body = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in said.items())
+    return read_answer(status, "" if code in ("", str(status)) else body)
 
 
 def _raise_named(error: Exception) -> NoReturn:
     from botocore.exceptions import ClientError
 
-    named: type[ObjectStoreError] = BucketUnavailable
     if isinstance(error, ClientError):
-        status = _status(error)
-        if status == 412:
-            named = ObjectExists
-        elif error.response["Error"].get("Code") == "NoSuchBucket":
-            named = BucketMissing
-        elif 400 <= status < 500 and status not in _REPEAT | _ASK_AGAIN:
-            named = BucketRefused
-    raise named(str(error)) from error
+        raise Answered(client_answer(error)) from error
+    raise BucketUnavailable(str(error)) from error
 
 
 def _client(access: S3Access, seconds: float) -> Any:

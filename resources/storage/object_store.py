@@ -9,26 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore
 from obstore.store import ObjectStore as ObstoreStore
 
+from windrow.networks.s3_answers import Answer, Meaning, clock_words, read_answer
 from windrow.resources.configuration.values import bucket as bucket_path
 from windrow.resources.files import FULL, REFUSED, naming_disk_errors
 from windrow.resources.storage.downloads import downloading
 from windrow.resources.storage.objects import (
+    Answered,
     BucketFull,
     BucketMissing,
     BucketRefused,
     BucketUnavailable,
+    ClockSkewed,
     InvalidKey,
     NotStoredInTime,
+    NotSupported,
     ObjectChanged,
     ObjectExists,
     ObjectInfo,
@@ -36,8 +34,10 @@ from windrow.resources.storage.objects import (
     ObjectStore,
     ObjectStoreError,
     ObjectTooLarge,
+    RequestInvalid,
     check_key,
 )
+from windrow.resources.storage.server_facts import ServerFacts
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -50,8 +50,10 @@ __all__ = [
     "BucketMissing",
     "BucketRefused",
     "BucketUnavailable",
+    "ClockSkewed",
     "InvalidKey",
     "NotStoredInTime",
+    "NotSupported",
     "ObjectChanged",
     "ObjectExists",
     "ObjectInfo",
@@ -59,6 +61,7 @@ __all__ = [
     "ObjectStore",
     "ObjectStoreError",
     "ObjectTooLarge",
+    "RequestInvalid",
     "check_key",
     "open_bucket",
 ]
@@ -67,8 +70,27 @@ T = TypeVar("T")
 Content = bytes | mmap.mmap
 
 STREAM_BYTES = 64 * 1024
-# An HTTP answer that repeating the request does not change.
-_FINAL_STATUS = re.compile(r"status code: (4(?!08|25|29)\d\d)")
+MAX_REASON = 300
+# obstore keeps an answer's status and body in its text only.
+_HTTP = re.compile(r"status code: (\d{3})[^:\n]*: ?(.*?)(?:\n\nDebug source:|\Z)", re.DOTALL)
+_REDIRECTED = "Received redirect without LOCATION"
+
+_ERRORS: dict[Meaning, type[ObjectStoreError]] = {
+    Meaning.RETRY: BucketUnavailable,
+    Meaning.CONDITION: ObjectChanged,
+    Meaning.MISSING: ObjectMissing,
+    Meaning.NO_BUCKET: BucketMissing,
+    Meaning.NO_UPLOAD: BucketUnavailable,
+    Meaning.REFUSED: BucketRefused,
+    Meaning.CREDENTIALS: BucketRefused,
+    Meaning.CLOCK: ClockSkewed,
+    Meaning.PLACE: RequestInvalid,
+    Meaning.UNSUPPORTED: NotSupported,
+    Meaning.FULL: BucketFull,
+    Meaning.TOO_LARGE: ObjectTooLarge,
+    Meaning.CHANGED: ObjectChanged,
+    Meaning.INVALID: RequestInvalid,
+}
 
 
 class Bucket:
@@ -186,6 +208,9 @@ class Bucket:
         """As head. Raises ObjectMissing."""
         info = self.head(key)
         if info is None:
+            # Only the body of an answer tells a missing object from a missing bucket.
+            with contextlib.suppress(ObjectTooLarge):
+                self.get(key, max_bytes=0)
             raise ObjectMissing(f"Cannot read {self.name}/{key}: no such object.")
         return info
 
@@ -219,28 +244,35 @@ class Bucket:
 
     def _reason(self, error: BaseException) -> str:
         """What a store said, in one line."""
-        return str(error).partition("\n")[0]
+        return str(error).partition("\n")[0][:MAX_REASON]
+
+    def _explained(self, verb: str, key: str, answer: Answer) -> Answer:  # noqa: ARG002
+        """An answer with what its body did not say, as far as the bucket tells."""
+        return answer
+
+    def _server_facts(self) -> ServerFacts:
+        """What the bucket's server says of itself."""
+        return ServerFacts()
 
     @contextlib.contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
-        except (BaseError, OSError) as error:
+        except (BaseError, OSError, Answered) as error:
             self._raise_named(verb, key, error)
 
-    def _raise_named(self, verb: str, key: str, error: BaseError | OSError) -> NoReturn:
+    def _raise_named(self, verb: str, key: str, error: BaseError | OSError | Answered) -> NoReturn:
         where = f"Cannot {verb} {self.name}/{key}"
+        answer = answer_in(error)
+        if answer is not None:
+            answer = self._explained(verb, key, answer)
+            raise self._named(where, verb, answer) from error
         reason = self._reason(error)
         # obstore keeps the system's error number only in its text.
         number = re.search(r"\(os error (\d+)\)", reason)
         code = int(number[1]) if number else None
         if isinstance(error, AlreadyExistsError):
             raise ObjectExists(f"{where}: an object is already there.") from error
-        if "NoSuchBucket" in reason:
-            raise BucketMissing(f"{where}: there is no bucket of this name.") from error
-        if "NoSuchUpload" in reason:
-            # Its parts were put together by an attempt whose answer was lost, or are gone.
-            raise BucketUnavailable(f"{where}: {reason}. Look whether it is there.") from error
         if isinstance(error, FileNotFoundError):
             raise ObjectMissing(f"{where}: no such object.") from error
         if isinstance(error, PreconditionError):
@@ -250,15 +282,57 @@ class Bucket:
                 f"{where}: the bucket is full ({reason}). Nothing was stored; make room and run "
                 "again."
             ) from error
-        if (
-            isinstance(error, PermissionDeniedError | UnauthenticatedError)
-            or code in REFUSED
-            or _FINAL_STATUS.search(reason)
-        ):
+        if code in REFUSED:
             raise BucketRefused(
-                f"{where}: the bucket refuses it ({reason}). Check its permissions or credentials."
+                f"{where}: the bucket refuses it ({reason}). Check its permissions."
             ) from error
         raise BucketUnavailable(f"{where}: {reason}. Check that the bucket is there.") from error
+
+    def _named(self, where: str, verb: str, answer: Answer) -> ObjectStoreError:
+        """The error for an answer of a server."""
+        meaning, said = answer.meaning, self._without_secrets(answer.text)
+        if meaning is Meaning.CONDITION and verb == "write":
+            return ObjectExists(f"{where}: an object is already there ({said}).")
+        if meaning is Meaning.CLOCK:
+            skew = answer.skew()
+            if skew is None:
+                skew = self._server_facts().skew
+            said = f"{clock_words(skew)} ({said})"
+        elif meaning is Meaning.PLACE:
+            region = answer.fields.get("Region") or self._server_facts().region
+            place = (region and f"region {region}") or answer.fields.get("Endpoint")
+            said = f"the bucket is at another place{f', {place}' if place else ''} ({said})"
+        elif meaning in _WORDS:
+            said = f"{_WORDS[meaning]} ({said})"
+        return _ERRORS[meaning](f"{where}: {said}. {answer.remedy}")
+
+    def _without_secrets(self, text: str) -> str:
+        """A text without the credentials of this bucket."""
+        return text
+
+
+_WORDS = {
+    Meaning.CONDITION: "it was replaced meanwhile",
+    Meaning.CHANGED: "it was replaced meanwhile",
+    Meaning.MISSING: "no such object",
+    Meaning.NO_BUCKET: "there is no bucket of this name",
+    Meaning.REFUSED: "the bucket refuses it",
+    Meaning.CREDENTIALS: "the bucket refuses the credentials",
+    Meaning.UNSUPPORTED: "the server does not implement this",
+    Meaning.FULL: "the bucket is full",
+    Meaning.TOO_LARGE: "the object is too large for the server",
+    Meaning.INVALID: "the server cannot serve this request",
+}
+
+
+def answer_in(error: BaseException) -> Answer | None:
+    """The server's answer that an error tells of; None where no answer came."""
+    if isinstance(error, Answered):
+        return error.answer
+    text = str(error)
+    if found := _HTTP.search(text):
+        return read_answer(int(found[1]), found[2])
+    return Answer(301) if _REDIRECTED in text else None
 
 
 def open_bucket(location: str | Path, access: "S3Access | None" = None) -> Bucket:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from windrow import WindrowError
+from windrow.networks.s3_answers import Answer
 
 MAX_KEY_BYTES = 1024
 # A file name holds 255 bytes, and a folder bucket adds "#<n>" while it writes.
@@ -35,6 +36,26 @@ class ObjectTooLarge(ObjectStoreError):
 
 class BucketRefused(ObjectStoreError):
     """The bucket does not allow the operation: credentials, permissions or read-only."""
+
+
+class ClockSkewed(ObjectStoreError):
+    """The clocks of this machine and of the bucket differ by more than the bucket accepts."""
+
+
+class RequestInvalid(ObjectStoreError):
+    """The server cannot serve the request as it is sent: another region, endpoint or form."""
+
+
+class NotSupported(ObjectStoreError):
+    """The server does not implement what it was asked."""
+
+
+class Answered(ObjectStoreError):
+    """An S3 server answered a request with an error. Raised inside this package only."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.text)
+        self.answer = answer
 
 
 class BucketMissing(ObjectStoreError):

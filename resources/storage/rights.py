@@ -3,14 +3,16 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from windrow.resources.storage.objects import (
     BucketRefused,
+    ObjectExists,
     ObjectMissing,
     ObjectStore,
     ObjectStoreError,
 )
+from windrow.resources.storage.s3_bucket import S3Bucket
 
 PROBE_PREFIX: Final = "windrow-probe-"
 PROBE_SECONDS: Final = 15.0
@@ -89,6 +91,28 @@ def check_key_pair(
             "The write key writes but cannot read or delete, so that uploads cannot be compared "
             "nor old windows removed. Give it read and write access to the bucket."
         )
+
+
+def probe_condition(
+    bucket: S3Bucket, *, seconds: float = PROBE_SECONDS
+) -> Literal["kept", "unknown", "ignored"]:
+    """What a server makes of the condition that an object must not replace another.
+
+    unknown: it says that it does not know the condition. ignored: it replaces the object all the
+    same. An object of our own is stored and removed. Raises ObjectStoreError.
+    """
+    key = f"{PROBE_PREFIX}{secrets.token_hex(16)}"
+    bucket.put(key, b"windrow", create=True, within=seconds)
+    try:
+        if not bucket.conditions:
+            return "unknown"
+        try:
+            bucket.put_on_condition(key, b"windrow", seconds)
+        except ObjectExists:
+            return "kept"
+        return "ignored"
+    finally:
+        bucket.delete(key)
 
 
 def _allowed(act: Callable[[], object]) -> bool:

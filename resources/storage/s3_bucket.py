@@ -4,11 +4,13 @@ An answer may be lost after the object was stored. Then the bucket is asked what
 anything is sent again, and the SHA-256 that travels with each object says whether it is ours.
 """
 
+import contextlib
 import hashlib
+import logging
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
@@ -17,20 +19,26 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from windrow.networks.s3_answers import MAX_SKEW_SECONDS, Answer, Meaning
 from windrow.resources.secret import Secret
+from windrow.resources.storage.creation_lock import CreationLockTaken, creation_lock
 from windrow.resources.storage.multipart import PARTS_IN_FLIGHT, NewObject, create_in_parts
-from windrow.resources.storage.object_store import Bucket, Content
+from windrow.resources.storage.object_store import Bucket, Content, answer_in
 from windrow.resources.storage.objects import (
+    BucketRefused,
     BucketUnavailable,
     NotStoredInTime,
+    NotSupported,
     ObjectExists,
     ObjectInfo,
     ObjectMissing,
     ObjectStoreError,
+    RequestInvalid,
     check_key,
 )
 from windrow.resources.storage.patience import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Patience
 from windrow.resources.storage.s3_access import S3Access, check_bucket_name
+from windrow.resources.storage.server_facts import ServerFacts, ask_server
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -48,7 +56,18 @@ ASK_SECONDS: Final = 10.0
 ASSUMED_RATE: Final = 2 * 1024 * 1024
 # As the network's own client sends them (grail-validation §18.4).
 PART_BYTES: Final = 50 * 1024 * 1024
+NO_CONDITION: Final = (
+    "cannot create an object on a condition (If-None-Match). Windrow looks the object up, then "
+    "stores it, under a lock of this machine. Another machine with the same hotkey could still "
+    "replace it in between."
+)
 _URL: Final = re.compile(r"s3://([^/]+)/?(.*)")
+# What the status of a HEAD says too little of.
+_UNTOLD: Final = frozenset(
+    {Meaning.REFUSED, Meaning.CREDENTIALS, Meaning.INVALID, Meaning.PLACE, Meaning.UNSUPPORTED}
+)
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -65,9 +84,12 @@ class _Sent:
 class S3Bucket(Bucket):
     """An ObjectStore over a bucket of an S3 server. Nothing is asked of it when it is made.
 
-    Objects of more than PART_BYTES are sent in parts. Where such a one must not replace another,
-    the bucket is asked before its parts are sent and after them, and the last request carries the
-    servers' own condition, which some of them ignore (``create_in_parts``).
+    Objects of more than PART_BYTES are sent in parts. An object that must not replace another is
+    looked up before it is sent, and sent with the server's own condition, which some servers
+    ignore. A server that says it does not know the condition gets none: the look-up and the
+    request that stores are done under a lock of this machine.
+
+    conditions: False once the server has said that it does not know the condition.
     """
 
     def __init__(
@@ -89,6 +111,7 @@ class S3Bucket(Bucket):
         self._read_seconds = read_seconds
         self._part_bytes = part_bytes
         self._rate = float(ASSUMED_RATE)
+        self.conditions = True
         # A read may last as long as bytes keep coming.
         store = self._connect(timeout=86400.0, silence=min(SILENCE_SECONDS, read_seconds))
         super().__init__(store, f"s3://{bucket}/{self._prefix}".rstrip("/"))
@@ -119,22 +142,24 @@ class S3Bucket(Bucket):
     def _put(self, key: str, content: Content, create: bool, within: float | None) -> ObjectInfo:
         sent = _Sent(content, len(content), hashlib.sha256(content).hexdigest())
         patience = Patience(WRITE_SECONDS if within is None else within)
-        if create and self._in_parts(sent) and self.head(key) is not None:
-            raise ObjectExists(f"Cannot write {self.name}/{key}: an object is already there.")
         failure: ObjectStoreError | None = None
         while True:
+            began = False
             try:
                 if failure is not None and self._holds(key, sent):
                     break
+                if create:
+                    self._check_absent(key, patience.left)
                 if failure is not None and self._needed(sent) >= patience.left:
                     raise self._late(key, failure) from failure
+                began = True
                 self._send(key, sent, create, patience.left)
                 break
             except ObjectExists:
                 # Nobody else's, where an earlier attempt of ours was stored after all; of an object
                 # in parts the last request is one that is attempted several times.
-                first = failure is None and not self._in_parts(sent)
-                if first or not self._try(lambda: self._holds(key, sent)):
+                ours = failure is not None or (began and self._in_parts(sent))
+                if not ours or not self._try(lambda: self._holds(key, sent)):
                     raise
                 break
             except BucketUnavailable as error:
@@ -144,35 +169,110 @@ class S3Bucket(Bucket):
                     break
         return self._known(key)
 
+    def put_on_condition(self, key: str, data: bytes, seconds: float) -> None:
+        """Store bytes unless an object is there, by the server's condition alone, in one request.
+
+        Raises ObjectExists, and ObjectStoreError as put does.
+        """
+        sent = _Sent(data, len(data), hashlib.sha256(data).hexdigest())
+        self._send_whole(check_key(key), sent, "create", seconds)
+
+    def _check_absent(self, key: str, seconds: float) -> None:
+        """Raise ObjectExists where there is an object: some servers ignore the condition of a put.
+
+        A key that may not look is left to the condition alone.
+        """
+        try:
+            with self._errors("look up", key):
+                obstore.head(self._connect(timeout=seconds), key)
+        except (ObjectMissing, BucketRefused):
+            return
+        raise ObjectExists(f"Cannot write {self.name}/{key}: an object is already there.")
+
     def _send(self, key: str, sent: _Sent, create: bool, seconds: float) -> None:
-        parts = self._in_parts(sent)
         began = time.monotonic()
-        if create and parts:
+        if not create:
+            # A part alone may be sent again; what became of the whole is asked.
+            self._send_whole(key, sent, "overwrite", seconds, self._in_parts(sent))
+        elif self._in_parts(sent):
             self._create_in_parts(key, sent, seconds)
         else:
-            # A part alone may be sent again; what became of the whole is asked.
-            store = self._connect(timeout=seconds, retries=3 if parts else 0)
-            with self._errors("write", key):
-                obstore.put(
-                    store,
-                    key,
-                    sent.content,
-                    attributes={SHA256: sent.digest},
-                    mode="create" if create else "overwrite",
-                    use_multipart=parts,
-                    chunk_size=self._part_bytes,
-                    max_concurrency=PARTS_IN_FLIGHT,
-                )
+            self._create(key, sent, seconds)
         self._rate = max(sent.size, 1) / max(time.monotonic() - began, 1e-3)
+
+    def _send_whole(
+        self,
+        key: str,
+        sent: _Sent,
+        mode: Literal["create", "overwrite"],
+        seconds: float,
+        parts: bool = False,
+    ) -> None:
+        store = self._connect(timeout=seconds, retries=3 if parts else 0)
+        with self._errors("write", key):
+            obstore.put(
+                store,
+                key,
+                sent.content,
+                attributes={SHA256: sent.digest},
+                mode=mode,
+                use_multipart=parts,
+                chunk_size=self._part_bytes,
+                max_concurrency=PARTS_IN_FLIGHT,
+            )
+
+    def _create(self, key: str, sent: _Sent, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        try:
+            self._send_whole(key, sent, "create", seconds)
+            return
+        except (NotSupported, RequestInvalid) as error:
+            answer = answer_in(error.__cause__) if error.__cause__ else None
+            if answer is None or not answer.refuses_condition:
+                raise
+        with self._alone(key, until - time.monotonic()):
+            self._check_absent(key, until - time.monotonic())
+            self._send_whole(key, sent, "overwrite", until - time.monotonic())
+        # Only now: what the server refused may have been more than the condition.
+        self._without_condition()
 
     def _create_in_parts(self, key: str, sent: _Sent, seconds: float) -> None:
         place = f"{self._prefix}/{key}" if self._prefix else key
         new = NewObject(self.bucket, place, sent.content, {SHA256: sent.digest})
         try:
-            create_in_parts(self.access, new, self._part_bytes, seconds)
-        except ObjectStoreError as error:
+            with self._errors("write", key):
+                known = create_in_parts(
+                    self.access,
+                    new,
+                    self._part_bytes,
+                    seconds,
+                    lambda left: self._alone(key, left),
+                )
+        except (ObjectExists, BucketUnavailable) as error:
             where = f"Cannot write {self.name}/{key}"
+            if str(error).startswith(where):
+                raise
             raise type(error)(f"{where}: {self._reason(error)}.") from None
+        if not known:
+            self._without_condition()
+
+    @contextlib.contextmanager
+    def _alone(self, key: str, seconds: float) -> Iterator[None]:
+        """Be the only process of this machine that creates the object."""
+        endpoint = self.access.endpoint_of(self.bucket) or self.access.region
+        try:
+            with creation_lock(f"{endpoint} {self.bucket} {self._prefix} {key}", seconds):
+                yield
+        except CreationLockTaken as error:
+            raise BucketUnavailable(
+                f"Cannot write {self.name}/{key}: another process creates an object there and "
+                f"holds {error}. Run again when it has ended."
+            ) from error
+
+    def _without_condition(self) -> None:
+        if self.conditions:
+            self.conditions = False
+            _log.warning("%s %s", self.name, NO_CONDITION)
 
     def _holds(self, key: str, sent: _Sent) -> bool:
         """Whether the object is there and is what was sent; asked once."""
@@ -182,6 +282,26 @@ class S3Bucket(Bucket):
         except ObjectMissing:
             return False
         return found.meta["size"] == sent.size and found.attributes.get(SHA256) == sent.digest
+
+    def _explained(self, verb: str, key: str, answer: Answer) -> Answer:
+        if answer.code or answer.strange:
+            return answer
+        if verb == "look up" and answer.meaning in _UNTOLD:
+            # HEAD has no body, and only a body tells an expired token from a clock that is off.
+            try:
+                obstore.get_range(self._store, key, start=0, length=1)
+            except (BaseError, OSError) as error:
+                answer = answer_in(error) or answer
+        refused = answer.meaning in (Meaning.REFUSED, Meaning.CREDENTIALS, Meaning.INVALID)
+        if not answer.code and refused:
+            skew = self._server_facts().skew
+            if skew is not None and abs(skew) > MAX_SKEW_SECONDS:
+                return Answer(answer.status, "RequestTimeTooSkewed")
+        return answer
+
+    def _server_facts(self) -> ServerFacts:
+        endpoint = self.access.endpoint or f"https://s3.{self.access.region}.amazonaws.com"
+        return ask_server(endpoint, self.bucket)
 
     def _ask_once_more(self, key: str, sent: _Sent, failure: ObjectStoreError) -> None:
         """Raises NotStoredInTime unless the object is there."""
@@ -257,12 +377,14 @@ class S3Bucket(Bucket):
             raise ObjectStoreError(f"s3://{self.bucket} cannot be opened: {reason}") from None
 
     def _reason(self, error: BaseException) -> str:
-        reason = super()._reason(error)
+        return self._without_secrets(super()._reason(error))
+
+    def _without_secrets(self, text: str) -> str:
         secrets = (self.access.secret, self.access.token)
         hidden = [self.access.key_id, *(secret.reveal() for secret in secrets if secret)]
-        for text in hidden:
-            reason = reason.replace(text, "(hidden)")
-        return reason
+        for one in hidden:
+            text = text.replace(one, "(hidden)")
+        return text
 
 
 def s3_bucket(name: str, access: S3Access) -> S3Bucket:

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 import duckdb
 import pyarrow as pa
 
+from windrow.resources.storage.objects import ObjectMissing, ObjectStoreError, ObjectTooLarge
 from windrow.resources.storage.s3_access import S3Access
+from windrow.resources.storage.s3_bucket import S3Bucket
 from windrow.resources.warehouse.catalogue import (
     lock_to,
     quoted,
@@ -23,6 +25,7 @@ from windrow.resources.warehouse.files import LakeError
 from windrow.resources.warehouse.manifest import MANIFEST, Manifest
 from windrow.resources.warehouse.summaries import NO_DOWNLOADS
 
+ASK_SECONDS = 2.0
 _URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)*")
 
 
@@ -59,9 +62,22 @@ class BucketLake:
             for statement in view_statements(self._url, self._manifest(connection), names):
                 connection.execute(statement)
         except duckdb.Error as error:
-            raise LakeError(f"There is no readable lake at {self._url}: {error}") from error
+            said = self._refusal() or error
+            raise LakeError(f"There is no readable lake at {self._url}: {said}") from error
         lock_to(connection, f"{self._url}/")
         return connection
+
+    def _refusal(self) -> ObjectStoreError | None:
+        """What the bucket says to a request of our own: DuckDB leaves out most of an answer."""
+        url = urlsplit(self._url)
+        bucket = S3Bucket(url.netloc, self._access, prefix=url.path, read_seconds=ASK_SECONDS)
+        try:
+            bucket.get(MANIFEST, max_bytes=0)
+        except (ObjectMissing, ObjectTooLarge):
+            return None
+        except ObjectStoreError as error:
+            return error
+        return None
 
     def _authorise(self, connection: duckdb.DuckDBPyConnection) -> None:
         # Bound, so that no statement's text holds a secret.

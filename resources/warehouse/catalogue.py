@@ -7,6 +7,7 @@ a table with rows missing.
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable, Container, Iterable, Sequence
 from hashlib import sha256
@@ -29,6 +30,10 @@ NO_WINDOW = "window_start=-1/empty.parquet"
 ATTEMPTS = 5
 VANISHED = (os.strerror(errno.ENOENT), "No files found that match the pattern")
 """What DuckDB says of a file that is gone when it is opened, and when a view is bound to it."""
+
+
+_CLASSES = {"\\": "[[-]]"}
+_WINDOW_TYPE = ", hive_types = {'window_start': BIGINT}"
 
 
 class QueryRefused(LakeError):
@@ -134,7 +139,9 @@ def _connect(root: Path) -> duckdb.DuckDBPyConnection:
 
 def lock_to(connection: duckdb.DuckDBPyConnection, root: str) -> None:
     """Leave nothing but the lake in a connection's reach, for good."""
-    connection.execute(f"SET allowed_directories = [{quoted(root)}]")
+    # DuckDB compares a pattern as it is written, and the files that it finds.
+    allowed = ", ".join(quoted(path) for path in dict.fromkeys((root, _literally(root))))
+    connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
@@ -184,11 +191,15 @@ def _rows(
     compacted = manifest.files(dataset.name)
     inside = " OR ".join(_within(file.windows) for file in compacted) or "false"
     generation = quoted(f"{root}/{generation_file(dataset.name, manifest.generation)}")
-    each_window = quoted(f"{root}/{dataset.name}/window_start=*/*.parquet")
+    each_window = quoted(f"{_literally(root)}/{dataset.name}/window_start=*/*.parquet")
+    # DuckDB takes a column from any folder above that is called name=value: below one, the files'
+    # own columns are read, and files of other windows are opened to be left out.
+    parts_of_path = "false" if "=" in str(root) else "true"
     parts = [
         f"SELECT {columns} FROM read_parquet({generation}, hive_partitioning = false)",  # noqa: S608
         f"SELECT {columns} FROM read_parquet({each_window}, union_by_name = true, "  # noqa: S608
-        f"hive_partitioning = true, hive_types = {{'window_start': BIGINT}}) WHERE NOT ({inside})",
+        f"hive_partitioning = {parts_of_path}{_WINDOW_TYPE if parts_of_path == 'true' else ''}) "
+        f"WHERE NOT ({inside})",
     ]
     parts += [_merged(root, file.path, file.windows) for file in merged]
     return " UNION ALL BY NAME ".join(parts)
@@ -215,6 +226,16 @@ def _merged(root: Path | str, path: str, windows: Ranges) -> str:
 def _within(windows: Ranges) -> str:
     spans = [f"window_start BETWEEN {first} AND {last}" for first, last in windows]
     return f"({' OR '.join(spans) or 'false'})"
+
+
+def _literally(root: Path | str) -> str:
+    """A path as the start of a pattern that matches it.
+
+    DuckDB has no escape but a class of characters, and takes a backslash for a separator: the class
+    from [ to ] holds one. A lake beside this one whose path has [ or ] in its place is matched too,
+    and then refused, as every file outside the lake is.
+    """
+    return re.sub(r"[*?\[\]{}\\]", lambda found: _CLASSES.get(found[0], f"[{found[0]}]"), str(root))
 
 
 def quoted(text: str | Path) -> str:

@@ -35,18 +35,25 @@ _Source = tuple[Path, int, int]
 
 _ALL = 2**62
 
-# DuckDB would take these in the lake's path for a pattern.
-_PATTERN = frozenset("*?[]{}")
-
 
 class Lake:
     """The lake in a folder; any number of processes may use it at once."""
 
     def __init__(self, root: Path) -> None:
-        """Raises LakeError, PathRefused, DiskFull."""
+        """Raises LakeError for a path that DuckDB cannot open, PathRefused, DiskFull."""
         self.root = root.absolute()
-        if _PATTERN & set(str(self.root)):
-            raise LakeError(f"The lake's path {self.root} must not hold any of * ? [ ] {{ }}.")
+        if "?" in str(self.root):
+            raise LakeError(
+                f"The lake's path {self.root} holds a question mark, and DuckDB opens no database "
+                "below such a folder. Set WINDROW_HOME to a folder with another name."
+            )
+        try:
+            str(self.root).encode()
+        except UnicodeEncodeError:
+            raise LakeError(
+                f"The lake's path {str(self.root)!a} is not UTF-8 text, which DuckDB needs. Set "
+                "WINDROW_HOME to a folder with another name."
+            ) from None
         with naming_disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         self._catalogue_checked = False

@@ -209,11 +209,6 @@ def test_a_moved_lake_gets_a_new_catalogue(lake: Lake, tmp_path: Path) -> None:
     assert counted(moved) == 2
 
 
-def test_a_path_that_is_a_pattern_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LakeError, match="must not hold"):
-        Lake(tmp_path / "lake*")
-
-
 def test_parameters_are_bound_not_pasted(lake: Lake) -> None:
     lake.write("faults", 60, "hk", rows_of("faults", 60, reason="it's"))
     sql = "SELECT count(*) AS n FROM faults WHERE reason = ?"

@@ -291,8 +291,11 @@ def test_a_server_without_the_condition_is_asked_and_has_whole_objects(
         bucket = S3Bucket("bucket", S3Access(KEY_ID, Secret(SECRET), None, "auto", server.url))
         assert "already there" in overtaken(bucket, bucket, data)
         bucket.delete(KEY)
-        stored_last(bucket, data, monkeypatch)
-        assert bucket.get(KEY) == data
+        # One that says so is asked once more, with no other process of this machine in between.
+        known = conditions == "ignored"
+        with contextlib.nullcontext() if known else pytest.raises(ObjectExists):
+            stored_last(bucket, data, monkeypatch)
+        assert bucket.get(KEY) == (data if known else data[::-1])
 
 
 @pytest.mark.live
@@ -363,7 +366,8 @@ def test_a_key_that_is_refused_is_no_reason_to_repeat(s3: S3Place) -> None:
     ):
         with pytest.raises(BucketRefused):
             use()
-    assert len(s3.proxy.seen) == 5
+    # A HEAD has no body, so one GET finds out what the refusal is.
+    assert [verb for verb, _ in s3.proxy.seen] == ["PUT", "GET", "HEAD", "GET", "GET", "DELETE"]
 
 
 def test_a_bucket_that_is_not_there_is_named(s3: S3Place) -> None:

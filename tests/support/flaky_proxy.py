@@ -20,6 +20,7 @@ Kind = Literal[
     "silent",  # no answer until the proxy ends
     "cut",  # half of the answer's body, then the end
     "flipped",  # one byte of the answer's body is another
+    "answer",  # the fault's own status, headers and body, before the server sees the request
 ]
 
 
@@ -27,13 +28,16 @@ Kind = Literal[
 class Fault:
     """kind: what goes wrong; method, part: of which requests, by a part of their path and query.
 
-    times: with how many of them.
+    times: with how many of them. status, body, headers: of the answer of that kind.
     """
 
     kind: Kind
     method: str = ""
     part: str = ""
     times: int = 1
+    status: int = 500
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -51,13 +55,13 @@ class FlakyProxy:
         """How many requests of a method, with this in their path or query, came here."""
         return sum(verb == method and part in path for verb, path in self.seen)
 
-    def fault_for(self, method: str, path: str) -> Kind | None:
+    def fault_for(self, method: str, path: str) -> Fault | None:
         with self.lock:
             self.seen.append((method, path))
             for fault in self.faults:
                 if fault.times and fault.method in ("", method) and fault.part in path:
                     fault.times -= 1
-                    return fault.kind
+                    return fault
         return None
 
 
@@ -86,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         proxy: FlakyProxy = self.server.proxy  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        kind = proxy.fault_for(self.command, self.path)
+        fault = proxy.fault_for(self.command, self.path)
+        kind = fault.kind if fault else None
         if kind == "silent":
             proxy.ended.wait()
             self._reset()
@@ -94,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
         elif kind == "busy":
             self._error(503, "SlowDown")
+        elif fault is not None and kind == "answer":
+            self._answer(fault.status, fault.body, fault.headers)
         elif kind == "refused":
             self._error(403, "InvalidAccessKeyId")
         else:
@@ -135,8 +142,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def _error(self, status: int, code: str) -> None:
-        data = f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode()
-        self.send_response(status)
+        self._answer(status, f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode())
+
+    def _answer(self, status: int, data: bytes, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        # Not send_response, which adds a Date of its own.
+        self.send_response_only(status)
+        if "Date" not in dict(headers):
+            self.send_header("Date", self.date_time_string())
+        for name, value in headers:
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":

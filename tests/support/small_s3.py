@@ -36,15 +36,16 @@ class Held:
 class SmallS3:
     """Buckets by name, each a mapping from key to object.
 
-    conditions: what becomes of `If-None-Match` when an upload in parts is completed: Amazon holds
-    to it, Ceph 16 ignores it, other servers may say that they do not know it.
+    conditions: what becomes of `If-None-Match` when an object is put or completed: Amazon holds to
+    it, Ceph 16 ignores it for uploads in parts, other servers say that they do not know it (501) or
+    take it for a mistake (400).
     """
 
     url: str
     buckets: dict[str, dict[str, Held]] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     upload_metadata: dict[str, dict[str, str]] = field(default_factory=dict)
-    conditions: Literal["held", "ignored", "unknown"] = "held"
+    conditions: Literal["held", "ignored", "unknown", "invalid"] = "held"
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -159,8 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploadId" in query:
             self._state.uploads[query["uploadId"]][int(query["partNumber"])] = body
             return 200, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}, b""
-        if self.headers.get("If-None-Match") == "*" and key in objects:
-            raise _Refused(412, "PreconditionFailed")
+        self._check_condition(key in objects)
         objects[key] = Held(body, hashlib.md5(body).hexdigest(), self._metadata(), time.time())
         return 200, {"ETag": f'"{objects[key].etag}"'}, b""
 
@@ -174,11 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {}, answer.encode()
         if query["uploadId"] not in state.uploads:
             raise _Refused(404, "NoSuchUpload")
-        if self.headers.get("If-None-Match") == "*":
-            if state.conditions == "unknown":
-                raise _Refused(501, "NotImplemented")
-            if state.conditions == "held" and key in objects:
-                raise _Refused(412, "PreconditionFailed")
+        self._check_condition(key in objects)
         parts = state.uploads.pop(query["uploadId"])
         data = b"".join(parts[number] for number in sorted(parts))
         etag = f"{hashlib.md5(data).hexdigest()}-{len(parts)}"
@@ -187,6 +183,16 @@ class _Handler(BaseHTTPRequestHandler):
         answer = f'<CompleteMultipartUploadResult><ETag>"{etag}"</ETag>'
         answer += "</CompleteMultipartUploadResult>"
         return 200, {}, answer.encode()
+
+    def _check_condition(self, exists: bool) -> None:
+        if self.headers.get("If-None-Match") != "*":
+            return
+        if self._state.conditions == "unknown":
+            raise _Refused(501, "NotImplemented")
+        if self._state.conditions == "invalid":
+            raise _Refused(400, "InvalidArgument")
+        if self._state.conditions == "held" and exists:
+            raise _Refused(412, "PreconditionFailed")
 
     def _get(self, objects: dict[str, Held], key: str, query: dict[str, str], body: bytes) -> Any:
         if not key:

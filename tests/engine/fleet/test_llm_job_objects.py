@@ -127,7 +127,7 @@ def test_a_bucket_that_takes_no_answer_says_why(monkeypatch: pytest.MonkeyPatch)
     expired = answers(403, b"<Error><Code>AccessDenied</Code><Message>expired</Message></Error>")
     with (
         bucket(expired, monkeypatch) as (url, _),
-        pytest.raises(UploadFailed, match=r"answers 403 AccessDenied$"),
+        pytest.raises(UploadFailed, match=r"answers 403 AccessDenied\. Check the permissions"),
     ):
         put(url, b"x" * (4 << 20))
     with (
