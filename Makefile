@@ -42,7 +42,7 @@ ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/windrow ui
 
 test: check  ## lint, types, import rule and every test
-	$(BIN)/pytest -m "not live" --durations=10
+	$(BIN)/pytest -m "not live and not soak" --durations=10
 
 test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3, PostgreSQL, Ray
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres,ray]'
@@ -50,7 +50,8 @@ test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3,
 	$(BIN)/windrow install sglang --cpu --no-setting --path .sglang
 	$(BIN)/pytest -m live -rs
 
-soak: $(READY)  ## kill something every 20 seconds for 20 minutes (SOAK="--seconds 180 --seed 1")
+soak: $(READY)  ## kill the whole stack twice, then something every 20 s for 20 minutes (SOAK="--seconds 180 --seed 1")
+	$(BIN)/pytest -m soak
 	$(BIN)/python -m tests.faults.soak $(SOAK)
 
 conformance: $(READY)  ## only the network vectors
