@@ -76,7 +76,12 @@ def test_a_node_answers_over_its_own_line_where_jobs_lie_in_folders(
     verified: Run, tmp_path: Path
 ) -> None:
     home = verified(Machine(), WINDROW_ANSWER_BUCKET=str(tmp_path / "answers"))
-    assert verdicts(home) == {"device": None, "llm_answers": True, "llm_time": True}
+    assert verdicts(home) == {
+        "cards": None,
+        "device": None,
+        "llm_answers": True,
+        "llm_time": True,
+    }
     row = proof(home)
     assert row["passed"]
     assert (row["replay"]["bits"], row["replay"]["equal"]) == (32, 6)
@@ -109,6 +114,7 @@ def test_a_node_is_shown_its_objects_where_jobs_lie_on_s3(
             WINDROW_BUCKET_WRITE_SECRET=SECRET,
         )
     assert verdicts(home) == {
+        "cards": None,
         "device": None,
         "llm_upload": True,
         "llm_answers": True,

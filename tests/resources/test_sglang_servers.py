@@ -257,6 +257,8 @@ def test_cancel_ends_calls_in_flight_and_waiting_ones(
     with ThreadPoolExecutor(3) as pool:
         calls = [pool.submit(sampled, generator) for _ in range(3)]
         server.wait_until_running(16)
+        while len(generator._calls) < len(calls):  # cancel ends the calls that have begun
+            threading.Event().wait(0.01)
         generator.cancel()
         for call in calls:
             with pytest.raises(GenerationCancelled):
