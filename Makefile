@@ -41,8 +41,9 @@ demo-model: $(READY)  ## train the demo model and its tokenizer again
 ui: $(READY)  ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/windrow ui
 
+# The tests of a file share what is slow to make, so a file stays with one worker.
 test: check  ## lint, types, import rule and every test
-	$(BIN)/pytest -m "not live and not soak" --durations=10
+	$(BIN)/pytest -m "not live and not soak" -n 2 --dist loadfile --durations=10
 
 test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3, PostgreSQL, Ray
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres,ray]'

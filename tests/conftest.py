@@ -44,7 +44,7 @@ def pytest_sessionstart() -> None:
             returncode=2,
         )
     for name in list(os.environ):
-        if name.startswith(PREFIX) or of_family(name):
+        if name.startswith(PREFIX) or of_family(name) or name in ("COLUMNS", "LINES"):
             del os.environ[name]
 
 

@@ -22,7 +22,7 @@ def task_selection(file: VectorFile) -> Iterator[Case]:
     for name, size in data["dataset_sizes"].items():
         yield Case(f"size-{name}", partial(check_size, rows[name], size))
     for case in data["cases"]:
-        for name in case.keys() - {"seed"}:
+        for name in sorted(case.keys() - {"seed"}):
             yield Case(f"seed-{case['seed']}-{name}", partial(check_selection, rows, name, case))
     yield Case("split-gsm8k", partial(check_gsm8k_split, data["splits"]["gsm8k"]))
     yield Case("split-math", partial(check_math_split, data["splits"]["math"]))
