@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 
 from windrow.networks.grail.columns import RolloutColumns
 from windrow.networks.grail.commitments import CommitmentsError
+from windrow.networks.grail.foreign_types import ForeignRow
 from windrow.networks.grail.rollout_checks import check_proof_fields, check_schema
 from windrow.networks.grail.sketch import Numbers
 from windrow.networks.grail.submission_checks import check_signatures
 from windrow.networks.grail.validation.verdicts import Place
 from windrow.networks.grail.violations import Severity, Violations
+from windrow.networks.grail.window_file import WindowFile
 from windrow.networks.grail.window_schema import IrregularText
+
+MOST_PATHS: Final = 5
+"""Fields of one row that a reason lists."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Claim:
     commit's beacon.
     Numbers that are null are 0, rewards and advantages nan.
     schema_faults, proof_faults: why C1 and the parts of C4 that need no model fail, in words.
-    row_signed: whether the row's own signature holds.
+    row_signed: whether the row's own signature holds. whole_tokens: whether tokens are integers.
     """
 
     row: int
@@ -48,6 +53,7 @@ class Claim:
     schema_faults: tuple[str, ...]
     proof_faults: tuple[str, ...]
     row_signed: bool
+    whole_tokens: bool = True
 
     @property
     def completion(self) -> NDArray[np.int32]:
@@ -88,17 +94,17 @@ _PLAIN_COLUMNS = (
 def claims_of(
     columns: RolloutColumns,
     rows: Sequence[int],
-    irregular: Sequence[IrregularText],
+    file: WindowFile,
     hotkey: str,
 ) -> list[Claim]:
     """The checked rollouts of a file owned by `hotkey`.
 
-    columns: of the checked rows only. rows: where each stands in the file. irregular: of the
-    whole file.
+    columns: of the checked rows only. rows: where each stands in the file.
     """
     table = columns.table
     at = {row: index for index, row in enumerate(rows)}
-    texts = [replace(text, row=at[text.row]) for text in irregular if text.row in at]
+    texts = [replace(text, row=at[text.row]) for text in file.irregular if text.row in at]
+    foreign = {told.row: told for told in file.foreign}
     entries, faults = _irregular_sketches(texts, columns.tokens.lengths)
     for fault in _faults(columns, texts, hotkey):
         faults[fault.check][fault.row].append(fault.reason)
@@ -111,6 +117,7 @@ def claims_of(
     claims = []
     for index, row in enumerate(rows):
         plain = {name: column[index] for name, column in values.items()}
+        told = foreign.get(row)
         place = Place(plain["rollout_group"], plain["rollout_index"], plain["nonce"], row)
         claims.append(
             Claim(
@@ -128,12 +135,21 @@ def claims_of(
                 reward=float(numbers["total_reward"][index]),
                 advantage=float(numbers["advantage"][index]),
                 success=plain["success"],
-                schema_faults=tuple(faults["schema_valid"][index]),
+                schema_faults=tuple(faults["schema_valid"][index])
+                if told is None
+                else _named(told),
                 proof_faults=tuple(faults["proof_valid"][index]),
                 row_signed=not faults["outer_signature"][index],
+                whole_tokens=told is None or told.whole_tokens,
             )
         )
     return claims
+
+
+def _named(told: ForeignRow) -> tuple[str, ...]:
+    """What C1 says of a row whose columns are not the protocol's."""
+    listed = told.schema_faults[:MOST_PATHS]
+    return (f"missing or wrong: {', '.join(listed)}",) if listed else ()
 
 
 @dataclass(frozen=True)

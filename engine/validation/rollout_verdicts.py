@@ -31,7 +31,7 @@ from windrow.networks.grail.validation.rewards import (
 )
 from windrow.networks.grail.validation.schema import check_tokens
 from windrow.networks.grail.validation.termination import check_termination
-from windrow.networks.grail.validation.verdicts import CheckResult, result
+from windrow.networks.grail.validation.verdicts import CheckResult, result, stopped
 
 _log = logging.getLogger(__name__)
 
@@ -133,10 +133,7 @@ def check_rollout(
     if isinstance(model, ModelSays) and calibration is not None:
         agreement = Agreement.of(claim, model, calibration)
     check("schema_valid", lambda: _check_schema(claim))
-    check(
-        "tokens_valid",
-        lambda: check_tokens(claim.tokens, context.vocabulary, context.max_context),
-    )
+    check("tokens_valid", lambda: _check_tokens(claim, context))
     if prompt is not None:
         check("env_prompt_valid", lambda: _check_prompt(claim, prompt))
     if model is not None:
@@ -148,7 +145,7 @@ def check_rollout(
     if model is not None:
         check("logprobs_valid", lambda: check_claimed_logprobs(claim, model, agreement, context))
         check("token_distribution_valid", lambda: _check_distribution(model))
-    if isinstance(evaluation, Evaluation):
+    if isinstance(evaluation, Evaluation) and evaluation.limit is None:
         check("success_matches", lambda: check_success(claim.success, evaluated=evaluation.success))
     if model is None:
         unaided = [_guarded(name, partial(run, claim, context)) for name, run in MODELLESS.items()]
@@ -183,6 +180,13 @@ def _check_schema(claim: Claim) -> CheckResult:
     )
 
 
+def _check_tokens(claim: Claim, context: ValidationContext) -> CheckResult:
+    """C2 (§8.2); a number that is written as a fraction is no token, whatever its value."""
+    if not claim.whole_tokens:
+        return result("tokens_valid", network_reason="a token is no integer")
+    return check_tokens(claim.tokens, context.vocabulary, context.max_context)
+
+
 def _check_prompt(claim: Claim, prompt: NDArray[np.int32] | Refused) -> CheckResult:
     """C3 (§8.3)."""
     check = "env_prompt_valid"
@@ -211,19 +215,21 @@ def _check_termination(
 
 
 def _check_evaluation(evaluation: Evaluation | Refused | BudgetSpent) -> CheckResult:
-    """C6 (§8.6); nothing raised where the budget was used up, so the network's rule holds."""
+    """C6 (§8.6)."""
     check = "env_eval_valid"
     if isinstance(evaluation, BudgetSpent):
-        return result(check, network_reason=None, windrow_reason=evaluation.reason)
+        return stopped(check, evaluation.reason)
     if isinstance(evaluation, Refused):
         return result(check, network_reason=evaluation.reason)
     return check_evaluation(evaluated=True)
 
 
 def _check_reward(claim: Claim, evaluation: Evaluation | Refused | BudgetSpent) -> CheckResult:
-    """C7 (§8.7); without a reward to compare with it fails, softly, whoever lacks it."""
+    """C7 (§8.7)."""
     if isinstance(evaluation, BudgetSpent):
-        return result("reward_valid", network_reason=evaluation.reason)
+        return stopped("reward_valid", evaluation.reason)
+    if isinstance(evaluation, Evaluation) and evaluation.limit:
+        return stopped("reward_valid", evaluation.limit)
     own = evaluation.reward if isinstance(evaluation, Evaluation) else None
     return check_reward(claim.reward, own)
 

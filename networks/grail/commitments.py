@@ -50,11 +50,13 @@ class IrregularJson:
     reason: what is irregular about it, and where.
     is_json: False means that the network cannot decode the whole file for this text and treats
     it as missing (grail-validation §3.5).
+    beyond: True where the text is longer than this reader takes on, so that it is not known.
     """
 
     text: str | None
     reason: str
     is_json: bool
+    beyond: bool = False
 
     def parsed(self) -> Any:
         """The value the network works with; raises CommitmentsError where the text is not JSON."""
@@ -150,12 +152,12 @@ def parse_json(text: pa.StringScalar) -> tuple[Any, IrregularJson | None]:
     A text that is null, not UTF-8, longer than MAX_JSON_BYTES, nested too deeply or not JSON
     comes back as (None, what is wrong with it).
     """
-    if not text.is_valid:
-        return None, IrregularJson(None, "null instead of JSON text", is_json=False)
+    if not text.is_valid:  # not parsed by the network either: the value is None there
+        return None, IrregularJson("null", "null instead of JSON text", is_json=True)
     raw = text.as_buffer()
     if raw.size > MAX_JSON_BYTES:
-        reason = f"{raw.size} bytes of irregular JSON, more than {MAX_JSON_BYTES}"
-        return None, IrregularJson(None, reason, is_json=False)
+        reason = f"{raw.size} bytes of irregular JSON; at most {MAX_JSON_BYTES} are read"
+        return None, IrregularJson(None, reason, is_json=False, beyond=True)
     try:
         string = raw.to_pybytes().decode()
     except UnicodeDecodeError as error:

@@ -21,8 +21,13 @@ _USUAL_PAGE_HEADER_BYTES: Final = 2**9
 MAX_PAGES: Final = 100_000
 
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
+_PLAIN: Final = 0
 _DICTIONARY_ENCODINGS: Final = frozenset({2, 8})
-_DELTA_BYTE_ARRAY: Final = 7  # front coding: a text may repeat any length of the one before it
+_DELTA_BYTE_ARRAY: Final = 7
+FRONT_CODED_ROWS: Final = 8
+"""Rows of a batch where texts are front-coded: each may repeat all of the one before it, so that
+one page of a batch can expand to its own size for every row. The sum is counted as batches come."""
+
 _UNCOMPRESSED: Final = 0
 _CODECS: Final = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _BYTE_ARRAY: Final = 6
@@ -40,7 +45,10 @@ class ExcessivePages(WindrowError):
 
 @dataclass(frozen=True)
 class Column:
-    """One column chunk as the footer describes it. Numbers for types are Parquet's own."""
+    """One column chunk as the footer describes it. Numbers for types are Parquet's own.
+
+    rows: of its row group.
+    """
 
     path: str
     physical_type: int
@@ -48,6 +56,7 @@ class Column:
     values: int
     start: int
     end: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,9 @@ def read_footer(file: pa.NativeFile) -> Footer:
     try:
         fields, _ = read_struct(file.read(length))
         leaves = [_integer(element[1]) for element in fields[2] if not element.get(5)]
-        groups = [[_column(chunk[3]) for chunk in group[1]] for group in fields[4]]
+        groups = [
+            [_column(chunk[3], _integer(group[3])) for chunk in group[1]] for group in fields[4]
+        ]
         # A reader decodes by the schema's types, so a column must not claim another one.
         if any([column.physical_type for column in group] != leaves for group in groups):
             raise DamagedParquet("its columns are not those of its schema")
@@ -85,7 +96,7 @@ def read_footer(file: pa.NativeFile) -> Footer:
         raise DamagedParquet(f"damaged footer: {error}") from error
 
 
-def _column(fields: Struct) -> Column:
+def _column(fields: Struct, rows: int) -> Column:
     start, dictionary = _integer(fields[9]), _integer(fields.get(11, 0))
     if 0 < dictionary < start:
         start = dictionary
@@ -96,6 +107,7 @@ def _column(fields: Struct) -> Column:
         values=_integer(fields[5]),
         start=start,
         end=start + _integer(fields[7]),
+        rows=rows,
     )
 
 
@@ -107,12 +119,16 @@ def _integer(value: object) -> int:
 
 @dataclass
 class PageBudget:
-    """Counts what a file's pages expand to and refuses more than `limit` bytes."""
+    """Counts what a file's pages expand to and refuses more than `limit` bytes.
+
+    front_coded: whether some texts may expand further, batch by batch.
+    """
 
     file: pa.NativeFile
     limit: int
     spent: int = 0
     pages: int = 0
+    front_coded: bool = False
 
     def charge(self, column: Column) -> None:
         """Charge one column chunk. Raises DamagedParquet and ExcessivePages."""
@@ -131,11 +147,26 @@ class PageBudget:
                     longest = self._longest_entry(column, body, stored, expanded, values)
             else:
                 seen += values
+                if encoding == _DELTA_BYTE_ARRAY:
+                    self._charge_front_coded(column, expanded)
+                    encoding = _PLAIN
                 self._spend(column, values * _bytes_a_value(column, encoding, longest))
             position = body + stored
         if seen < column.values:
             raise DamagedParquet(
                 f"column {column.path}: {seen} values of the {column.values} claimed"
+            )
+
+    def _charge_front_coded(self, column: Column, expanded: int) -> None:
+        """Charge the most that one batch of a front-coded page can expand to."""
+        if column.values > column.rows:
+            raise ExcessivePages(f"column {column.path}: lists of front-coded texts are not read")
+        self.front_coded = True
+        worst = expanded * FRONT_CODED_ROWS
+        if self.spent + worst > self.limit:
+            raise ExcessivePages(
+                f"column {column.path}: front-coded texts may expand to more than {self.limit} "
+                "bytes"
             )
 
     def _spend(self, column: Column, size: int) -> None:
@@ -194,8 +225,6 @@ class PageBudget:
 
 
 def _bytes_a_value(column: Column, encoding: int, longest: int) -> int:
-    if encoding == _DELTA_BYTE_ARRAY:
-        raise ExcessivePages(f"column {column.path}: front-coded texts are not read")
     width = _VALUE_BYTES.get(column.physical_type, 16) + _LEVEL_BYTES
     return width + longest if encoding in _DICTIONARY_ENCODINGS else width
 

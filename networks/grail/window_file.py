@@ -10,24 +10,26 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from typing import Any, BinaryIO, Final, TypeAlias, TypeVar
+from typing import BinaryIO, Final, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.networks.grail.foreign_types import ForeignRow, is_foreign, to_wire
 from windrow.networks.grail.parquet_bounds import Footer
 from windrow.networks.grail.window_guards import (
     MAX_ROWS,
     UNREADABLE,
+    GuardedParquet,
     IncompleteRollouts,
     MistypedWindowFile,
-    corrupt,
-    leaf_types,
+    OversizedWindowFile,
     open_parquet,
     refuse_invalid_text,
     refuse_long_rows,
-    refuse_mistyped,
+    refuse_null_parts,
+    unreadable,
 )
 from windrow.networks.grail.window_schema import (
     FLAT_SCHEMA,
@@ -69,12 +71,14 @@ class WindowFile:
     """A window file in memory.
 
     rows: READ_SCHEMA, every text checked, which is all that most rows are read for; FLAT_SCHEMA
-    serves as well. irregular: texts the columns cannot carry.
+    serves as well. irregular: texts the columns cannot carry. foreign: one for each row of a file
+    whose commits have other columns than the protocol's; none else.
     """
 
     header: WindowHeader
     rows: pa.Table
     irregular: tuple[IrregularText, ...]
+    foreign: tuple[ForeignRow, ...] = ()
 
     @cached_property
     def rollouts(self) -> pa.Table:
@@ -84,34 +88,49 @@ class WindowFile:
 
 @dataclass
 class WindowReader:
-    """A window file open for reading; `irregular` fills as batches are drawn."""
+    """A window file open for reading; `irregular` and `foreign` fill as batches are drawn."""
 
     header: WindowHeader
-    _parquet: Any = field(repr=False)
+    _file: GuardedParquet = field(repr=False)
     irregular: list[IrregularText] = field(default_factory=list)
+    foreign: list[ForeignRow] = field(default_factory=list)
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Batches of READ_SCHEMA of at most `rows` rows, in file order; may be drawn again.
 
-        Raises CorruptWindowFile on damaged data, MistypedWindowFile on text that is not UTF-8,
-        OversizedWindowFile on a row longer than any rollout.
+        Raises CorruptWindowFile on damaged data, MistypedWindowFile on what the network cannot
+        decode, OversizedWindowFile on a row longer than any rollout, and UnknownWindowFile where
+        it is not known what the network makes of a column.
         """
         self.irregular.clear()
+        self.foreign.clear()
         first_row = 0
-        columns = sorted(leaf_types(WIRE_SCHEMA))
-        wire_batches = self._parquet.iter_batches(rows, columns=columns, use_threads=False)
-        schema = None
+        parquet = self._file.parquet
+        columns = [name for name in WIRE_SCHEMA.names if name in parquet.schema_arrow.names]
+        rows = min(rows, self._file.batch_rows or rows)
+        wire_batches = parquet.iter_batches(rows, columns=columns, use_threads=False)
+        most, expanded = self._file.batch_bytes, 0
+        schema, foreign = None, False
         while True:
             try:
                 wire = next(wire_batches, None)
             except UNREADABLE as error:
-                raise corrupt(f"unreadable rows after row {first_row}", error) from error
+                raise unreadable(f"rows after row {first_row}", error) from error
             if wire is None:
                 return
+            expanded += wire.nbytes
+            if most is not None and expanded > most:
+                raise OversizedWindowFile(
+                    f"window file: front-coded texts expand to more than {most} bytes"
+                )
             if wire.schema != schema:  # pages may name other columns than the footer's schema
-                refuse_mistyped(wire.schema)
+                foreign = is_foreign(wire.schema)
                 schema = wire.schema
             refuse_invalid_text(wire, first_row)
+            refuse_null_parts(wire, first_row)
+            if foreign:
+                wire, told = to_wire(wire, first_row)
+                self.foreign.extend(told)
             read, irregular = wire_to_read(wire, first_row=first_row)
             refuse_long_rows(read, first_row)
             self.irregular.extend(irregular)
@@ -166,7 +185,7 @@ def read_window_file(source: Source) -> WindowFile:
     """A whole window file. Raises what `open_window_file` and `WindowReader.batches` raise."""
     reader = open_window_file(source)
     rows = pa.Table.from_batches(reader.batches(), READ_SCHEMA)
-    return WindowFile(reader.header, rows, tuple(reader.irregular))
+    return WindowFile(reader.header, rows, tuple(reader.irregular), tuple(reader.foreign))
 
 
 def open_window_file(source: Source) -> WindowReader:
@@ -174,8 +193,8 @@ def open_window_file(source: Source) -> WindowReader:
 
     Raises CorruptWindowFile, OversizedWindowFile or MistypedWindowFile (§8.2, §11.1 F1-F2).
     """
-    parquet, footer = open_parquet(_open(source))
-    return WindowReader(_header(footer), parquet)
+    guarded = open_parquet(_open(source))
+    return WindowReader(_header(guarded.footer), guarded)
 
 
 def _open(source: Source) -> pa.NativeFile:

@@ -5,6 +5,7 @@ pages expand to, columns and their types are all settled here before the first r
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
@@ -15,17 +16,18 @@ from windrow import WindrowError
 from windrow.networks.grail.commitment_texts import MIN_ENTRY_BYTES, entry_counts
 from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.networks.grail.parquet_bounds import (
+    FRONT_CODED_ROWS,
     DamagedParquet,
     ExcessivePages,
     Footer,
     PageBudget,
     read_footer,
 )
-from windrow.networks.grail.window_schema import WIRE_SCHEMA
 
 MIN_PARQUET_BYTES: Final = 12
 MAX_ROWS: Final = 2**18
 MAX_COLUMNS: Final = 64
+_GROUP_ROWS: Final = 4096
 MAX_ROW_GROUPS: Final = 2**12
 MAX_VALUES: Final = 2**26
 MAX_ROW_VALUES: Final = 2**17
@@ -41,6 +43,13 @@ UNREADABLE: Final = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What pyarrow raises on a damaged file."""
 
 _CORRUPT: Final = "corrupt_parquet"
+_NEVER_NULL: Final = (
+    ("commit",),
+    ("commit", "model"),
+    ("commit", "rollout"),
+    ("commit", "tokens"),
+    ("commit", "rollout", "token_logprobs"),
+)
 
 
 class WindowFileError(WindrowError):
@@ -48,7 +57,10 @@ class WindowFileError(WindrowError):
 
     network_reason: the reason a Grail validator records when it bans for this file
     (grail-validation §3.5), None where it ignores the file without a ban.
+    limit: True where a bound of this reader stopped it, so that the network's word is not known.
     """
+
+    limit = False
 
     def __init__(self, message: str, *, network_reason: str | None = None) -> None:
         super().__init__(message)
@@ -59,53 +71,94 @@ class CorruptWindowFile(WindowFileError):
     """Not a Parquet file, damaged, or with a null rollout_group."""
 
 
+class FileTooLarge(WindowFileError):
+    """More bytes than validators fetch."""
+
+
 class OversizedWindowFile(WindowFileError):
-    """More bytes, rows, columns or expanded values than a window file may have."""
+    """More rows, columns or expanded values than this reader takes on."""
+
+    limit = True
+
+
+class UnknownWindowFile(WindowFileError):
+    """A column type or value of which it is not known what the network makes."""
+
+    limit = True
 
 
 class MistypedWindowFile(WindowFileError):
-    """A column is missing, has another type, or holds text that is not UTF-8."""
+    """A column, text or metadata that cannot be decoded."""
 
 
 class IncompleteRollouts(WindowFileError):
     """Rollouts that must not be written: none at all, or a value that is null."""
 
 
-def open_parquet(file: pa.NativeFile) -> tuple[Any, Footer]:
-    """An untrusted window file, safe to read row by row: pyarrow's ParquetFile and the footer.
+@dataclass(frozen=True)
+class GuardedParquet:
+    """An untrusted window file that is safe to read in batches: pyarrow's ParquetFile, the footer.
+
+    batch_rows, batch_bytes: most rows of a batch, and most bytes of all batches together; None
+    where the pages alone bound them.
+    """
+
+    parquet: Any
+    footer: Footer
+    batch_rows: int | None
+    batch_bytes: int | None
+
+
+def open_parquet(file: pa.NativeFile) -> GuardedParquet:
+    """Everything that can be settled about an untrusted window file before its rows are read.
 
     Raises CorruptWindowFile, OversizedWindowFile or MistypedWindowFile.
     """
     size = file.size()
     if size > MAX_FILE_BYTES:
-        raise OversizedWindowFile(
+        raise FileTooLarge(
             f"window file of {size} bytes; validators ignore more than {MAX_FILE_BYTES}"
         )
     if size < MIN_PARQUET_BYTES:
         raise corrupt(f"{size} bytes are too few for a Parquet file")
     try:
         footer = read_footer(file)
-        _refuse_oversize(file, footer)
+        budget = _charged(file, footer)
         parquet = pq.ParquetFile(file)
-        refuse_mistyped(parquet.schema_arrow)
-        _refuse_null_groups(parquet)
+        _refuse_null_groups(parquet, FRONT_CODED_ROWS if budget.front_coded else _GROUP_ROWS)
     except (DamagedParquet, *UNREADABLE) as error:
-        raise corrupt("unreadable", error) from error
+        raise unreadable("unreadable", error) from error
     except ExcessivePages as error:
         raise OversizedWindowFile(f"window file refused before reading: {error}") from error
-    return parquet, footer
+    if not budget.front_coded:
+        return GuardedParquet(parquet, footer, None, None)
+    return GuardedParquet(parquet, footer, FRONT_CODED_ROWS, budget.limit)
 
 
-def refuse_mistyped(schema: pa.Schema) -> None:
-    """Raise MistypedWindowFile where a column of the protocol is missing or of another type."""
-    found = leaf_types(schema)
-    for path, wanted in leaf_types(WIRE_SCHEMA).items():
-        if path not in found:
-            raise MistypedWindowFile(f"window file has no column {path}, or has it twice")
-        if _wire_form(found[path]) != wanted:
-            raise MistypedWindowFile(
-                f"window file column {path} is {found[path]}, must be {wanted}"
+def refuse_null_parts(batch: pa.RecordBatch, first_row: int) -> None:
+    """Raise MistypedWindowFile where a row lacks a part that the network takes apart on reading.
+
+    A null commit, model, rollout, list of tokens or of log-probs in any row loses the whole file
+    (grail-validation §27).
+    """
+    for path in _NEVER_NULL:
+        column: Any = batch
+        for name in path:
+            position = (
+                column.schema.get_field_index(name)
+                if column is batch
+                else (column.type.get_field_index(name))
             )
+            if position < 0:
+                break
+            column = column.column(position) if column is batch else pc.struct_field(column, name)
+        else:
+            if column.null_count:
+                row = first_row + column.is_null().index(True).as_py()
+                raise MistypedWindowFile(
+                    f"window file row {row} has no {'.'.join(path)}, so that the network cannot "
+                    "decode the file"
+                )
 
 
 def refuse_invalid_text(batch: pa.RecordBatch, first_row: int) -> None:
@@ -158,6 +211,17 @@ def leaf_types(schema: pa.Schema) -> dict[str, pa.DataType]:
     return types
 
 
+def unreadable(what: str, error: Exception) -> WindowFileError:
+    """The error for a file that the Parquet library cannot read.
+
+    The network bans for what the library calls invalid. What it reports as the operating system
+    does, such as a page that cannot be decompressed, ends further out: the file is ignored (§27).
+    """
+    if isinstance(error, OSError):
+        return MistypedWindowFile(f"window file is damaged: {what}: {error}"[:500])
+    return corrupt(what, error)
+
+
 def corrupt(what: str, error: Exception | None = None) -> CorruptWindowFile:
     """The error for a file that a validator bans for as corrupt_parquet."""
     detail = f": {error}" if error else ""
@@ -166,7 +230,8 @@ def corrupt(what: str, error: Exception | None = None) -> CorruptWindowFile:
     )
 
 
-def _refuse_oversize(file: pa.NativeFile, footer: Footer) -> None:
+def _charged(file: pa.NativeFile, footer: Footer) -> PageBudget:
+    """What the file expands to; raises ExcessivePages, OversizedWindowFile, DamagedParquet."""
     for count, most, what in (
         (footer.rows, MAX_ROWS, "rows"),
         (len(footer.group_rows), MAX_ROW_GROUPS, "row groups"),
@@ -188,12 +253,13 @@ def _refuse_oversize(file: pa.NativeFile, footer: Footer) -> None:
     budget = PageBudget(file, min(MAX_EXPANDED_BYTES, base + factor * file.size()))
     for column in footer.columns:
         budget.charge(column)
+    return budget
 
 
-def _wire_form(found: pa.DataType) -> pa.DataType:
+def wire_form(found: pa.DataType) -> pa.DataType:
     """The wire's type for the other Arrow forms that writers give texts and lists."""
     if pa.types.is_dictionary(found):
-        return _wire_form(found.value_type)
+        return wire_form(found.value_type)
     if pa.types.is_large_string(found) or pa.types.is_string_view(found):
         return pa.string()
     if pa.types.is_large_list(found):
@@ -201,11 +267,14 @@ def _wire_form(found: pa.DataType) -> pa.DataType:
     return found
 
 
-def _refuse_null_groups(parquet: Any) -> None:
-    table = parquet.read(columns=["rollout_group"])
-    if table.num_columns != 1:
-        raise corrupt("its pages and its schema name different columns")
-    groups = table.column(0)
-    if groups.null_count:
-        row = groups.is_null().index(True).as_py()
-        raise corrupt(f"{groups.null_count} rows without a rollout_group, the first is row {row}")
+def _refuse_null_groups(parquet: Any, rows: int) -> None:
+    if "rollout_group" not in parquet.schema_arrow.names:
+        return  # every row's is null then, which a later rule bans for (grail-validation §5)
+    first_row = 0
+    for batch in parquet.iter_batches(rows, columns=["rollout_group"], use_threads=False):
+        if batch.num_columns != 1:
+            raise corrupt("its pages and its schema name different columns")
+        if batch.column(0).null_count:
+            row = first_row + batch.column(0).is_null().index(True).as_py()
+            raise corrupt(f"a row without a rollout_group: row {row}")
+        first_row += batch.num_rows

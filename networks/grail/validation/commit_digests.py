@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from windrow.networks.grail.columns import ListColumn, RolloutColumns
 from windrow.networks.grail.commitments import IrregularJson
+from windrow.networks.grail.foreign_types import ForeignRow
 from windrow.networks.grail.sampling import sampled_rows
 from windrow.networks.grail.window_schema import IrregularText
 
@@ -24,14 +25,20 @@ _ROLLOUT_BEFORE_LOGPROBS: Final = ("advantage", "completion_length", "prompt_len
 class CommitDigests:
     """SHA-256 of every row's commit as the network renders it (`sampling.commit_digest`)."""
 
-    def __init__(self, columns: RolloutColumns, irregular: Sequence[IrregularText]) -> None:
-        """columns, irregular: of the whole file."""
+    def __init__(
+        self,
+        columns: RolloutColumns,
+        irregular: Sequence[IrregularText],
+        foreign: Sequence[ForeignRow] = (),
+    ) -> None:
+        """columns, irregular, foreign: of the whole file."""
         self._columns = columns
+        self._foreign = {told.row: told.digest for told in foreign}
         self._irregular = {(text.row, text.column): text.json for text in irregular}
 
     def __call__(self, row: int) -> bytes:
         """The row's digest, 32 bytes. Raises CommitmentsError where a text is not JSON."""
-        return hashlib.sha256(self.text(row)).digest()
+        return self._foreign.get(row) or hashlib.sha256(self.text(row)).digest()
 
     def text(self, row: int) -> bytes:
         """The row's commit as compact JSON with sorted keys (§6)."""
@@ -77,7 +84,11 @@ class CommitDigests:
 
 
 def file_sample(
-    columns: RolloutColumns, irregular: Sequence[IrregularText], hotkey: str, randomness: str
+    columns: RolloutColumns,
+    irregular: Sequence[IrregularText],
+    foreign: Sequence[ForeignRow],
+    hotkey: str,
+    randomness: str,
 ) -> list[int]:
     """The rows a validator checks, ascending (§6). randomness: R_v.
 
@@ -85,7 +96,7 @@ def file_sample(
     such file (§3.5).
     """
     groups = columns.column("rollout_group").to_numpy(zero_copy_only=False).astype(np.int64)
-    rows = sampled_rows(groups, CommitDigests(columns, irregular), hotkey, randomness)
+    rows = sampled_rows(groups, CommitDigests(columns, irregular, foreign), hotkey, randomness)
     return [int(row) for row in rows]
 
 

@@ -129,8 +129,9 @@ def judge_file(sampled: Sequence[CheckedRollout], total: int) -> Outcome:
 
 
 def _group_holds(rollouts: Sequence[CheckedRollout]) -> bool:
-    return check_rollout_group(
+    found = check_rollout_group(
         [rollout.total_reward for rollout in rollouts],
         [rollout.advantage for rollout in rollouts],
         [rollout.env_seed for rollout in rollouts],
-    ).network_verdict
+    )
+    return found.network_verdict is True

@@ -51,7 +51,8 @@ VERDICT_SCHEMA: Final = pa.schema(
 and nonce are null for a check of a group, rollout_group too for a check of the file. measured,
 threshold: null where no numbers are compared. margin: how far within the threshold, negative
 beyond it. reason: empty where both verdicts are positive. python: version that graded the file's
-completions; null where none was graded."""
+completions; null where none was graded. network_verdict: null where a limit of Windrow stopped the
+check, so that the network's word is not known; the reason names it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class CheckResult:
 
     check: str
     severity: Severity
-    network_verdict: bool
+    network_verdict: bool | None
     windrow_verdict: bool
     measured: float | None
     threshold: float | None
@@ -101,6 +102,11 @@ def result(
         severity = Severity.BAN if check in HARD_CHECKS or not network else Severity.STRICT
     reason = network_reason or windrow_reason or ""
     return CheckResult(check, severity, network, windrow, measured, threshold, margin, reason)
+
+
+def stopped(check: str, limit: str) -> CheckResult:
+    """The result of a check that a limit of Windrow stopped: the network's word is not known."""
+    return CheckResult(check, Severity.STRICT, None, False, None, None, None, limit)
 
 
 def verdict_table(

@@ -1,11 +1,14 @@
 """Files that anyone may have uploaded: damaged, mistyped, oversized, or not what they claim."""
 
+import hashlib
 import io
+import json
 import struct
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,8 +18,10 @@ from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.networks.grail.window_file import read_window_file, write_window_file
 from windrow.networks.grail.window_guards import (
     CorruptWindowFile,
+    FileTooLarge,
     MistypedWindowFile,
     OversizedWindowFile,
+    UnknownWindowFile,
     WindowFileError,
 )
 from windrow.networks.grail.window_schema import WIRE_SCHEMA, flat_to_wire
@@ -87,34 +92,143 @@ def test_any_damaged_byte_is_read_or_refused_by_name(good: bytes) -> None:
 def test_a_null_group_is_corrupt(wire: pa.Table) -> None:
     groups = [None if row == 5 else 0 for row in range(wire.num_rows)]
     table = with_column(wire, "rollout_group", [pa.array(groups, pa.int64())])
-    with pytest.raises(CorruptWindowFile, match="the first is row 5") as caught:
+    with pytest.raises(CorruptWindowFile, match="without a rollout_group: row 5") as caught:
         read_window_file(parquet(table))
     assert caught.value.network_reason == "corrupt_parquet"
 
 
 @pytest.mark.parametrize(
     ("column", "type_"),
-    [("nonce", pa.int32()), ("block_hash", pa.binary()), ("timestamp", pa.string())],
+    [
+        ("nonce", pa.int32()),
+        ("nonce", pa.float64()),
+        ("nonce", pa.string()),
+        ("rollout_group", pa.decimal128(20)),
+        ("rollout_group", pa.float32()),
+        ("window_start", pa.uint64()),
+        ("checkpoint_window", pa.float64()),
+        ("block_hash", pa.large_string()),
+    ],
 )
-def test_a_mistyped_column_is_named(wire: pa.Table, column: str, type_: pa.DataType) -> None:
+def test_another_type_of_a_column_makes_no_difference(
+    wire: pa.Table, rollouts: pa.Table, column: str, type_: pa.DataType
+) -> None:
     table = with_column(wire, column, wire[column].cast(type_))
-    with pytest.raises(MistypedWindowFile, match=f"column {column} is {type_}") as caught:
+    window = read_window_file(parquet(table))
+    assert window.rollouts[column].equals(rollouts[column])
+    assert window.foreign == () or len(window.foreign) == wire.num_rows
+
+
+@pytest.mark.parametrize("column", ["block_hash", "challenge", "hotkey", "signature"])
+def test_bytes_in_the_place_of_a_text_are_no_text(wire: pa.Table, column: str) -> None:
+    table = with_column(wire, column, wire[column].cast(pa.binary()))
+    assert read_window_file(parquet(table)).rollouts[column].null_count == wire.num_rows
+
+
+@pytest.mark.parametrize(
+    ("path", "type_"),
+    [
+        ("tokens", pa.list_(pa.int64())),
+        ("tokens", pa.large_list(pa.uint16())),
+        ("token_logprobs", pa.list_(pa.float64())),
+        ("prompt_length", pa.int64()),
+        ("prompt_length", pa.float64()),
+        ("success", pa.int8()),
+        ("total_reward", pa.float32()),
+    ],
+)
+def test_another_type_in_a_commit_is_read_and_digested_as_it_is(
+    wire: pa.Table, rollouts: pa.Table, path: str, type_: pa.DataType
+) -> None:
+    commit = wire["commit"].combine_chunks()
+    if path == "tokens":
+        table = with_commit(wire, path, commit.field(path).cast(type_))
+    else:
+        rollout = commit.field("rollout")
+        names = [field.name for field in rollout.type]
+        parts = [
+            rollout.field(name).cast(type_) if name == path else rollout.field(name)
+            for name in names
+        ]
+        table = with_commit(wire, "rollout", pa.StructArray.from_arrays(parts, names))
+    window = read_window_file(parquet(table))
+    wanted = rollouts if path != "total_reward" else rollouts.drop([path])
+    assert window.rollouts.select(wanted.column_names).equals(wanted)
+    if window.foreign:  # a large list is read as the list it is
+        first = table["commit"][0].as_py()
+        for name in ("commitments", "beacon"):
+            first[name] = json.loads(first[name])
+        text = json.dumps(first, sort_keys=True, separators=(",", ":"))
+        assert window.foreign[0].digest == hashlib.sha256(text.encode()).digest()
+        assert window.foreign[0].schema_faults == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "faults"),
+    [([1.0], ("tokens", "tokens")), ([1.5], ("tokens.0",)), ([None, 2], ("tokens.0",))],
+)
+def test_tokens_that_are_no_integers_are_told_of(
+    wire: pa.Table, values: list[float | None], faults: tuple[str, ...]
+) -> None:
+    table = with_commit(wire, "tokens", pa.array([values] * wire.num_rows, pa.list_(pa.float64())))
+    window = read_window_file(parquet(table))
+    assert all(set(faults) <= {*told.schema_faults, "tokens"} for told in window.foreign)
+    assert not any(told.whole_tokens for told in window.foreign)
+
+
+@pytest.mark.parametrize("values", [["a"], [[1]], "x", {"a": 1}, True])
+def test_a_type_whose_meaning_is_not_known_is_a_limit(wire: pa.Table, values: object) -> None:
+    table = with_commit(wire, "tokens", pa.array([values] * wire.num_rows))
+    with pytest.raises(UnknownWindowFile, match=r"column commit\.tokens") as caught:
         read_window_file(parquet(table))
+    assert caught.value.limit
     assert caught.value.network_reason is None
 
 
-@pytest.mark.parametrize("values", [[["a"]], [[[1]]], [[1.5]], ["x"], [{"a": 1}]])
-def test_a_mistyped_nested_column_is_named(wire: pa.Table, values: list[object]) -> None:
-    table = with_commit(wire, "tokens", pa.array(values * wire.num_rows))
-    with pytest.raises(MistypedWindowFile, match=r"column commit\.tokens"):
+@pytest.mark.parametrize("value", ["007", "x", 5.5, float("nan"), 2.0**70, True, b"1"])
+def test_a_group_that_is_no_integer_is_a_limit(wire: pa.Table, value: object) -> None:
+    table = with_column(wire, "rollout_group", pa.array([value] * wire.num_rows))
+    if value is True:
+        assert read_window_file(parquet(table)).rollouts["rollout_group"][0].as_py() == 1
+        return
+    with pytest.raises(UnknownWindowFile, match="column rollout_group holds"):
         read_window_file(parquet(table))
 
 
-def test_a_missing_column_is_named(wire: pa.Table) -> None:
-    with pytest.raises(MistypedWindowFile, match="no column challenge"):
-        read_window_file(parquet(wire.drop("challenge")))
-    with pytest.raises(MistypedWindowFile, match=r"no column commit\."):
-        read_window_file(parquet(with_column(wire, "commit", wire["nonce"])))
+def test_two_columns_of_one_name_are_a_limit(wire: pa.Table) -> None:
+    raw = parquet(wire.append_column("nonce", wire["nonce"]))
+    with pytest.raises(UnknownWindowFile, match="2 columns nonce"):
+        read_window_file(raw)
+
+
+def test_a_missing_column_is_null_in_every_row(wire: pa.Table) -> None:
+    for name in ("challenge", "block", "rollout_group"):
+        rows = read_window_file(parquet(wire.drop(name))).rollouts
+        assert rows[name].null_count == wire.num_rows
+    without = read_window_file(parquet(wire.drop("commit")))
+    assert "tokens" in without.foreign[0].schema_faults
+
+
+def test_commitments_and_beacon_may_be_values_instead_of_texts(
+    wire: pa.Table, rollouts: pa.Table
+) -> None:
+    commit = wire["commit"].combine_chunks()
+    table = wire
+    for name in ("commitments", "beacon"):
+        values = [json.loads(text) for text in commit.field(name).to_pylist()]
+        table = with_commit(table, name, pa.array(values))
+    assert read_window_file(parquet(table)).rollouts.equals(rollouts)
+
+
+@pytest.mark.parametrize("name", ["tokens", "model", "rollout"])
+def test_a_null_part_of_any_row_loses_the_file(wire: pa.Table, name: str) -> None:
+    values = wire["commit"].combine_chunks().field(name)
+    some = pa.array([row != 3 for row in range(wire.num_rows)])
+    table = with_commit(wire, name, pc.if_else(some, values, pa.scalar(None, values.type)))
+    with pytest.raises(MistypedWindowFile, match=rf"row 3 has no commit\.{name}") as caught:
+        read_window_file(parquet(table))
+    assert caught.value.network_reason is None
+    assert not caught.value.limit
 
 
 def test_texts_of_other_arrow_forms_are_read(wire: pa.Table, rollouts: pa.Table) -> None:
@@ -154,13 +268,17 @@ def test_metadata_may_be_absent(wire: pa.Table) -> None:
     assert (header.wallet, header.window_start, header.timestamp) == (None, None, None)
 
 
-def test_nulls_anywhere_but_the_group_are_read_as_nulls(wire: pa.Table) -> None:
+def test_a_null_commit_loses_the_file(wire: pa.Table) -> None:
     nothing = pa.nulls(wire.num_rows, WIRE_SCHEMA.field("commit").type)
-    window = read_window_file(parquet(with_column(wire, "commit", nothing)))
-    assert window.rollouts["tokens"].null_count == wire.num_rows
-    assert window.rollouts["success"].null_count == wire.num_rows
-    assert {text.json.is_json for text in window.irregular} == {False}
-    assert len(window.irregular) == 2 * wire.num_rows
+    with pytest.raises(MistypedWindowFile, match="row 0 has no commit,"):
+        read_window_file(parquet(with_column(wire, "commit", nothing)))
+
+
+def test_null_texts_are_the_json_null(wire: pa.Table) -> None:
+    table = with_commit(wire, "commitments", pa.nulls(wire.num_rows, pa.string()))
+    window = read_window_file(parquet(table))
+    assert {text.json.compact() for text in window.irregular} == {b"null"}
+    assert {text.json.is_json for text in window.irregular} == {True}
 
 
 @pytest.mark.parametrize(
@@ -199,8 +317,9 @@ def test_a_file_beyond_the_networks_limit_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "big.parquet"
     with path.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    with pytest.raises(OversizedWindowFile, match=f"{MAX_FILE_BYTES + 1} bytes"):
+    with pytest.raises(FileTooLarge, match=f"{MAX_FILE_BYTES + 1} bytes") as caught:
         read_window_file(path)
+    assert not caught.value.limit
 
 
 def test_a_text_repeated_by_reference_is_refused(wire: pa.Table) -> None:
@@ -244,10 +363,29 @@ def test_a_list_of_very_many_equal_values_is_refused(wire: pa.Table) -> None:
         read_window_file(raw)
 
 
-def test_front_coded_texts_are_refused(wire: pa.Table) -> None:
-    raw = parquet(wire, use_dictionary=False, column_encoding={"challenge": "DELTA_BYTE_ARRAY"})
-    with pytest.raises(OversizedWindowFile, match="column challenge: front-coded"):
-        read_window_file(raw)
+def test_front_coded_texts_are_read(wire: pa.Table, rollouts: pa.Table) -> None:
+    texts = ("challenge", "hotkey", "block_hash", "commit.commitments", "commit.beacon")
+    raw = parquet(
+        wire, use_dictionary=False, column_encoding=dict.fromkeys(texts, "DELTA_BYTE_ARRAY")
+    )
+    assert read_window_file(raw).rollouts.equals(rollouts)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_front_coded_texts_that_repeat_a_long_one_are_a_limit(wire: pa.Table) -> None:
+    """Each text is one byte more than the one before it, all of which it repeats."""
+    for length, rows in ((2**20, 400), (2**16, 2000)):
+        table = wire.take(np.zeros(rows, np.int64))
+        texts = pa.array(["x" * (length + row) for row in range(rows)])
+        raw = parquet(
+            with_column(table, "challenge", texts),
+            use_dictionary=False,
+            column_encoding={"challenge": "DELTA_BYTE_ARRAY"},
+            compression="none",
+        )
+        with pytest.raises(OversizedWindowFile, match="front-coded texts") as caught:
+            read_window_file(raw)
+        assert caught.value.limit
 
 
 def test_very_many_columns_are_refused(wire: pa.Table) -> None:
@@ -285,8 +423,8 @@ def test_a_footer_that_claims_rows_it_has_no_pages_for_is_corrupt() -> None:
 
 
 @pytest.mark.parametrize("levels", [1_000, 100_000])
-def test_a_deeply_nested_schema_is_corrupt(levels: int) -> None:
-    with pytest.raises(CorruptWindowFile, match="nested"):
+def test_a_deeply_nested_schema_is_refused_by_name(levels: int) -> None:
+    with pytest.raises(WindowFileError, match="nested"):
         read_window_file(footer(rows=0, levels=levels))
 
 
