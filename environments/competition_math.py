@@ -22,13 +22,18 @@ SUBSETS = (
 )
 VALIDATION_ROWS = 500
 LONGEST_FORMULA = 1000
-"""Characters; anything longer is compared as text only. The network sets no bound."""
+"""Characters; anything longer is compared as text and as a number only."""
+BEYOND = (
+    f"the answers can only be compared by algebra, which Windrow does for {LONGEST_FORMULA} "
+    "characters and within its limits of time and memory; the network has no such limits"
+)
 
 BOX = "\\boxed{"
 FLOAT_TOLERANCE = 1e-6
 
-Algebra = Callable[[Sequence[tuple[str, str]]], list[bool]]
-"""Decides for pairs of formulas, away from this process, whether they are the same."""
+Algebra = Callable[[Sequence[tuple[str, str]]], list[bool | None]]
+"""Decides for pairs of formulas, away from this process, whether they are the same; None where a
+limit of time or memory stopped it."""
 
 
 def tasks(source: TaskSource, split: object = "train") -> list[Task]:
@@ -110,17 +115,24 @@ def cheaply_equal(left: str, right: str) -> bool | None:
         pass
     if any("\\" in side and not set("'\"#") & set(side) for side in (left, right)):
         return False
-    return False if max(len(left), len(right)) > LONGEST_FORMULA else None
+    return None
 
 
-def answers_equal(answers: Sequence[str], gold: str, algebra: Algebra) -> list[bool]:
-    """Whether each answer equals the gold one; equal questions are asked of algebra once."""
+def answers_equal(answers: Sequence[str], gold: str, algebra: Algebra) -> list[bool | None]:
+    """Whether each answer equals the gold one; equal questions are asked of algebra once.
+
+    None where only algebra can tell and Windrow's limits stop it.
+    """
     cheap = {answer: cheaply_equal(answer, gold) for answer in dict.fromkeys(answers)}
     open_pairs = {a: (normalise(a), normalise(gold)) for a, known in cheap.items() if known is None}
-    pairs = list(dict.fromkeys(open_pairs.values()))
+    pairs = [
+        pair
+        for pair in dict.fromkeys(open_pairs.values())
+        if max(map(len, pair)) <= LONGEST_FORMULA
+    ]
     solved = dict(zip(pairs, algebra(pairs), strict=True)) if pairs else {}
     return [
-        solved[open_pairs[answer]] if answer in open_pairs else bool(cheap[answer])
+        solved.get(open_pairs[answer]) if answer in open_pairs else bool(cheap[answer])
         for answer in answers
     ]
 
@@ -143,5 +155,6 @@ def grade(task: Task, completions: Sequence[str], mode: str, algebra: Algebra) -
         }
         weights = (0.7, 0.15, 0.1, 0.05)
         reward = sum(w * part for w, part in zip(weights, components.values(), strict=True))
-        evaluations.append(Evaluation(reward, success, components))
+        limit = BEYOND if success is None else None
+        evaluations.append(Evaluation(reward, bool(success), components, limit=limit))
     return evaluations

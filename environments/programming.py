@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from windrow.environments.evaluation import Evaluation
 from windrow.environments.parsing import ParsedCompletion, parse_completion
-from windrow.environments.sandbox import CodeOutcome, Sandbox
+from windrow.environments.sandbox import CodeOutcome, Sandbox, TestOutcome
 from windrow.environments.splits import check_filled, check_split, extended
 from windrow.environments.tasks import (
     DatasetSplit,
@@ -20,6 +20,10 @@ MBPP_DATASET = "google-research-datasets/mbpp"
 MBPP_SPLITS = ("train", "validation", "val")
 HUMANEVAL = "humaneval"
 HUMANEVAL_DATASET = "openai_humaneval"
+OUT_OF_MEMORY = (
+    "a test ran out of the memory that Windrow's sandbox gives a program; the network has no such "
+    "limit"
+)
 
 
 def mbpp_tasks(source: TaskSource, split: object = "train") -> list[Task]:
@@ -101,6 +105,10 @@ def grade(task: Task, completions: Sequence[str], mode: str, sandbox: Sandbox) -
     return [_evaluation(p, outcomes.get(p.content), len(task.tests)) for p in parsed]
 
 
+def _out_of_memory(test: TestOutcome) -> bool:
+    return (test.error or "").startswith("MemoryError")
+
+
 def _evaluation(parsed: ParsedCompletion, outcome: CodeOutcome | None, total: int) -> Evaluation:
     passed = sum(test.passed for test in outcome.tests) if outcome else 0
     components = {
@@ -117,4 +125,5 @@ def _evaluation(parsed: ParsedCompletion, outcome: CodeOutcome | None, total: in
         components=components,
         tests_passed=passed,
         tests_total=total if outcome else 0,
+        limit=OUT_OF_MEMORY if outcome and any(map(_out_of_memory, outcome.tests)) else None,
     )

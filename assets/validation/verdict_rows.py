@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -25,6 +26,9 @@ from windrow.resources.warehouse.schema import DATASETS
 if TYPE_CHECKING:
     from windrow.engine.validation.verification import ModelVerifier
 
+NETWORK_SAYS: Mapping[bool | None, str] = MappingProxyType(
+    {True: "accepts", False: "refuses", None: "not known"}
+)
 METRICS = tuple(MinerMetrics.__dataclass_fields__)
 
 
@@ -81,7 +85,7 @@ def judged(verdict: FileVerdict, data: bytes, seconds: float) -> dict[str, Any]:
 def _state(verdict: FileVerdict) -> str:
     """A file that this machine could not check to the end counts for nothing, either way."""
     if verdict.outcome is None:
-        return "unreadable"
+        return "unfinished" if verdict.limit else "unreadable"
     unfinished = verdict.faults and not verdict.outcome.metrics.had_failure
     return "unfinished" if unfinished else "checked"
 
@@ -89,7 +93,7 @@ def _state(verdict: FileVerdict) -> str:
 def network_reason(verdict: FileVerdict) -> str | None:
     """Why the network fails a file, in its own words or, where it gives none, in ours."""
     if verdict.outcome is None:
-        return "unreadable: treated as missing"
+        return None if verdict.limit else "unreadable: treated as missing"
     if verdict.outcome.reason or not verdict.outcome.metrics.had_failure:
         return verdict.outcome.reason
     refused = verdict.verdicts.filter(pc.invert(verdict.verdicts["network_verdict"]))
@@ -136,8 +140,7 @@ def metadata(
     failed = verdicts.filter(pc.invert(verdicts["windrow_verdict"]))
     counts = failed.group_by(["check", "network_verdict"]).aggregate([("check", "count")])
     lines = ["| check | network | rows |", "|---|---|---|"] + [
-        f"| {row['check']} | {'accepts' if row['network_verdict'] else 'refuses'} | "
-        f"{row['check_count']} |"
+        f"| {row['check']} | {NETWORK_SAYS[row['network_verdict']]} | {row['check_count']} |"
         for row in counts.sort_by([("check_count", "descending")]).to_pylist()
     ]
     return {

@@ -51,6 +51,7 @@ from windrow.networks.grail.validation.verdicts import (
     CheckResult,
     Place,
     graded_by,
+    stopped,
     verdict_table,
 )
 from windrow.networks.grail.violations import Severity
@@ -67,7 +68,8 @@ class FileVerdict:
     """What one miner's file is worth.
 
     verdicts: VERDICT_SCHEMA, one row a rollout and check, besides those of groups and the file.
-    outcome: the network's, None where it treats the file as missing, without a ban (§3.5).
+    outcome: the network's, None where it treats the file as missing, without a ban (§3.5), or
+    where `limit` says which bound of Windrow kept it from being known.
     skipped: checks that were not made on some rollout, for want of a model or an environment or
     through a fault; the outcome takes them as passed. faults: what this machine failed at.
     completions: digests of all rows for copy detection, None unless the file passes (§11.2).
@@ -79,6 +81,7 @@ class FileVerdict:
     faults: tuple[str, ...]
     completions: pa.FixedSizeBinaryArray | None
     replay: ReplayInputs
+    limit: str | None = None
 
     @property
     def network_accepts(self) -> bool:
@@ -124,12 +127,12 @@ def validate_file(
     sample = _network_sample(rollouts, structure, file, context)
     rows = list(range(rollouts.num_rows)) if context.every_rollout else sample
     columns = RolloutColumns.of(rows_at(rollouts, rows))
-    claims = claims_of(columns, rows, file.irregular, context.hotkey)
+    claims = claims_of(columns, rows, file, context.hotkey)
     looked = _look(claims, context, environment, measure, unevaluated)
     digests = completion_digests(
         rollouts["tokens"].combine_chunks(), rollouts["prompt_length"].combine_chunks()
     )
-    outcome = _outcome(structure, file, [looked.by_row[row] for row in sample], digests)
+    outcome, limit = _outcome(structure, file, [looked.by_row[row] for row in sample], digests)
     passed = outcome is not None and not outcome.metrics.had_failure
     measured = looked.answers.measured
     groups = rollouts["rollout_group"].take(pa.array(sample, pa.int64()))
@@ -163,6 +166,7 @@ def validate_file(
             unevaluated=looked.unevaluated,
             versions=versions_of(environment),
         ),
+        limit=limit,
     )
 
 
@@ -244,7 +248,9 @@ def _network_sample(
         return first
     columns = RolloutColumns.of(rollouts)
     try:
-        return file_sample(columns, file.irregular, context.hotkey, context.validator_randomness)
+        return file_sample(
+            columns, file.irregular, file.foreign, context.hotkey, context.validator_randomness
+        )
     except CommitmentsError:  # the network cannot decode such a file, and samples nothing of it
         return first
 
@@ -254,18 +260,37 @@ def _outcome(
     file: WindowFile,
     sampled: Sequence[_Checked],
     digests: Sequence[str | None],
-) -> Outcome | None:
-    if any(not text.json.is_json for text in file.irregular):
-        return None
+) -> tuple[Outcome | None, str | None]:
+    """The network's outcome, or the limit of Windrow that it hangs on."""
+    broken = [text.json for text in file.irregular if not text.json.is_json]
+    if broken:
+        known = any(not text.beyond for text in broken)
+        return None, None if known else broken[0].reason
     reason = network_reason(structure)
     if reason is not None:
-        return _rejected(reason)
+        return _rejected(reason), None
+    best = judge_file(_rollouts(sampled, digests, unknown=True), file.rows.num_rows)
+    worst = judge_file(_rollouts(sampled, digests, unknown=False), file.rows.num_rows)
+    if best == worst:
+        return best, None
+    limits = [f.reason for c in sampled for f in c.results if f.network_verdict is None]
+    return None, limits[0]
+
+
+def _rollouts(
+    sampled: Sequence[_Checked], digests: Sequence[str | None], *, unknown: bool
+) -> list[CheckedRollout]:
+    """unknown: the verdict that stands for one that is not known."""
     unchecked = dict.fromkeys(HARD_CHECKS, True)
-    rollouts = [
+    return [
         CheckedRollout(
             group=checked.claim.place.rollout_group or 0,
             admission=checked.admission,
-            checks=unchecked | {found.check: found.network_verdict for found in checked.results},
+            checks=unchecked
+            | {
+                found.check: unknown if found.network_verdict is None else found.network_verdict
+                for found in checked.results
+            },
             success=checked.claim.success is True,
             digest=digests[checked.claim.row],
             total_reward=checked.claim.reward,
@@ -273,7 +298,6 @@ def _outcome(
         )
         for checked in sampled
     ]
-    return judge_file(rollouts, file.rows.num_rows)
 
 
 def _rejected(reason: str) -> Outcome:
@@ -281,17 +305,21 @@ def _rejected(reason: str) -> Outcome:
 
 
 def _unreadable(error: WindowFileError, context: ValidationContext) -> FileVerdict:
-    """A file of which no row can be read: banned for, or ignored (§3.5)."""
+    """A file of which no row can be read: banned for or ignored (§3.5), or beyond our limits."""
     banned = error.network_reason
-    found = CheckResult(
-        check="file_readable",
-        severity=Severity.BAN if banned else Severity.IGNORED,
-        network_verdict=banned is None,
-        windrow_verdict=False,
-        measured=None,
-        threshold=None,
-        margin=None,
-        reason=str(error),
+    found = (
+        stopped("file_readable", str(error))
+        if error.limit
+        else CheckResult(
+            check="file_readable",
+            severity=Severity.BAN if banned else Severity.IGNORED,
+            network_verdict=banned is None,
+            windrow_verdict=False,
+            measured=None,
+            threshold=None,
+            margin=None,
+            reason=str(error),
+        )
     )
     return FileVerdict(
         verdicts=verdict_table(context.window, context.hotkey, [(Place(), found)]),
@@ -300,4 +328,5 @@ def _unreadable(error: WindowFileError, context: ValidationContext) -> FileVerdi
         faults=(),
         completions=None,
         replay=ReplayInputs(context, (), None, (), (), versions_of(None)),
+        limit=str(error) if error.limit else None,
     )

@@ -25,6 +25,9 @@ GRACE_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 ANSWER_BYTES = 1 << 22
 ATTEMPTS = 2
+OUT_OF_MEMORY = "MemoryError"
+STOPPED = (OUT_OF_MEMORY, "Timeout", "ended ")
+"""How the error of a process begins that a limit of the sandbox ended."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +115,16 @@ class Sandbox:
         jobs = [{"code": text, "tests": list(tests)} for text in code]
         return [_code_outcome(answer, len(tests)) for answer in self._programs.ask_all(jobs)]
 
-    def algebraically_equal(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    def algebraically_equal(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
         """Whether SymPy parses both texts of a pair and their difference simplifies to zero.
 
         SymPy splits a text into tokens as its Python does, so the version matters here too.
 
-        A text that hangs, exhausts memory or raises is equal to nothing. Raises SandboxUnavailable
-        or SandboxError.
+        A text that raises is equal to nothing. None where a text hangs or exhausts memory, for the
+        limits are the sandbox's own. Raises SandboxUnavailable or SandboxError.
         """
         jobs = [{"left": left, "right": right} for left, right in pairs]
-        return [bool(answer and answer["passed"]) for answer in self._algebra.ask_all(jobs)]
+        return [_algebra_outcome(answer) for answer in self._algebra.ask_all(jobs)]
 
     def close(self) -> None:
         """End all workers; a later call starts new ones."""
@@ -138,6 +141,13 @@ class Sandbox:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _algebra_outcome(answer: dict[str, Any] | None) -> bool | None:
+    """None where the process ended without an answer of its own."""
+    if answer is None or str(answer["error"]).startswith(STOPPED):
+        return None
+    return bool(answer["passed"])
 
 
 def _code_outcome(answer: dict[str, Any] | None, tests: int) -> CodeOutcome:

@@ -77,7 +77,8 @@ UPLOADS: Final = MappingProxyType(
         "bad_size": "Keep the file within the limits; lower WINDROW_MAX_GROUPS if it is too large.",
         "banned": "Wait until the ban is over, and mend what caused it first.",
         "not_selected": "Nothing: a validator looks at some of the miners in each window.",
-        "unfinished": "Mend what failed on this machine and validate the window again.",
+        "unfinished": "Fix what failed on this machine, or raise the limit that the reason names, "
+        "and validate the window again.",
         "unreadable": ADVICE["file_readable"],
     }
 )

@@ -1,7 +1,9 @@
 """Verdict rows as a person reads them: a line a check, then what fails."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,13 +19,15 @@ from windrow.pipelines.commands.printing import cell
 class CheckSummary:
     """All results of one check in a file.
 
-    found: results. network_passed, windrow_passed: how many of them each accepts. smallest_margin:
+    found: results. network_passed, windrow_passed: how many of them each accepts. network_unknown:
+    how many a limit of Windrow stopped. smallest_margin:
     None where nothing is measured. reason: of the first that fails.
     """
 
     check: str
     found: int
     network_passed: int
+    network_unknown: int
     windrow_passed: int
     smallest_margin: float | None
     reason: str
@@ -43,7 +47,8 @@ def by_check(verdicts: pa.Table) -> list[CheckSummary]:
             CheckSummary(
                 check=check,
                 found=of_check.num_rows,
-                network_passed=pc.sum(of_check["network_verdict"]).as_py(),
+                network_passed=pc.sum(of_check["network_verdict"]).as_py() or 0,
+                network_unknown=of_check["network_verdict"].null_count,
                 windrow_passed=of_check.num_rows - failed.num_rows,
                 smallest_margin=pc.min(of_check["margin"]).as_py(),
                 reason=failed["reason"][0].as_py() if failed.num_rows else "",
@@ -62,11 +67,20 @@ def checks_table(summaries: list[CheckSummary]) -> Table:
         margin = summary.smallest_margin
         table.add_row(
             cell(summary.check),
-            _share(summary.network_passed, summary.found),
+            _share(summary.network_passed, summary.found - summary.network_unknown),
             _share(summary.windrow_passed, summary.found),
             "" if margin is None else f"{margin:+.4g}",
         )
     return table
+
+
+_WHOSE: Final[Mapping[bool | None, str]] = MappingProxyType(
+    {
+        True: " [the network does not notice]",
+        False: "",
+        None: " [what the network says is not known]",
+    }
+)
 
 
 def failures(verdicts: pa.Table, most_each: int) -> list[dict[str, Any]]:
@@ -92,7 +106,7 @@ def failure_line(row: dict[str, Any]) -> Text:
         if row["threshold"] is not None:
             numbers += f", threshold {row['threshold']:.6g}"
         numbers += ": "
-    whose = "" if not row["network_verdict"] else " [the network does not notice]"
+    whose = _WHOSE[row["network_verdict"]]
     return Text.assemble(
         (f"{row['check']}", "bold"), f", {where}: {numbers}", cell(row["reason"], 300), whose
     )

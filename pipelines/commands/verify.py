@@ -49,6 +49,7 @@ class Fate(StrEnum):
     ACCEPTED = "accepted"
     BANNED = "banned"
     IGNORED = "ignored"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -152,19 +153,23 @@ class Verifier:
             file = read_window_file(content)
         except WindowFileError as error:
             reason = error.network_reason
-            fate = Fate.BANNED if reason else Fate.IGNORED
+            fate = Fate.UNKNOWN if error.limit else Fate.BANNED if reason else Fate.IGNORED
             said = f"file:{reason}" if reason else None
             return Judged(location, size, sha256, fate, said, False, problem=str(error))
         verdict, randomness_from = self._verdict(location, file)
-        fate = Fate.ACCEPTED if verdict.network_accepts else Fate.BANNED
         outcome = verdict.outcome
+        if outcome:
+            fate = Fate.ACCEPTED if verdict.network_accepts else Fate.BANNED
+        else:
+            fate = Fate.UNKNOWN if verdict.limit else Fate.IGNORED
         return Judged(
             location,
             size,
             sha256,
-            fate if outcome else Fate.IGNORED,
+            fate,
             outcome.reason if outcome else None,
             verdict.windrow_accepts,
+            problem=verdict.limit,
             verdict=verdict,
             randomness_from=randomness_from,
             chance=_chance(verdict, file) if self.options.every_rollout and outcome else None,

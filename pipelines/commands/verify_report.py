@@ -32,6 +32,7 @@ FATES = {
     Fate.BANNED: f"refuses it and bans the miner for {BAN_WINDOWS} windows "
     f"({BAN_MINUTES:.0f} minutes)",
     Fate.IGNORED: "ignores it as if nothing had been uploaded: no score, no ban",
+    Fate.UNKNOWN: "may accept or refuse it: a limit of Windrow stopped the checks",
 }
 
 RANDOMNESS = {
@@ -119,7 +120,7 @@ def _document(report: Judged | Unjudged) -> dict[str, Any]:
         "file": report.location,
         "bytes": report.size,
         "sha256": report.sha256,
-        "network_verdict": str(report.fate),
+        "network_verdict": None if report.fate is Fate.UNKNOWN else str(report.fate),
         "network_reason": report.network_reason,
         "windrow_verdict": "accepted" if report.windrow_accepts else "refused",
         "problem": report.problem,

@@ -221,7 +221,10 @@ _DATASETS = (
             "row": (_I64, "the rollout's row in the file"),
             "check": (_TEXT, "what was checked"),
             "severity": (_TEXT, "what a failure costs: ban, soft, ignored or strict"),
-            "network_verdict": (_BOOL, "what the network's rules say, quirks included"),
+            "network_verdict": (
+                _BOOL,
+                "what the network's rules say; null: a limit of Windrow stopped the check",
+            ),
             "windrow_verdict": (_BOOL, "what is true"),
             "measured": (_F64, "number that was measured"),
             "threshold": (_F64, "number it was held against"),

@@ -342,7 +342,8 @@ def test_an_unreadable_file_is_banned_for_or_ignored() -> None:
     assert damaged.outcome is not None
     assert damaged.outcome.reason == "file:corrupt_parquet"
     stream = io.BytesIO()
-    pq.write_table(pa.table({"rollout_group": [1]}), stream)
+    metadata = {"window_start": "x"}
+    pq.write_table(pa.table({"rollout_group": [1]}).replace_schema_metadata(metadata), stream)
     ignored = validated(stream.getvalue())
     assert ignored.outcome is None
     assert not ignored.network_accepts

@@ -13,8 +13,8 @@ from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.networks.grail.window_file import read_window_file
 from windrow.networks.grail.window_guards import (
     CorruptWindowFile,
+    FileTooLarge,
     MistypedWindowFile,
-    OversizedWindowFile,
 )
 
 
@@ -25,8 +25,11 @@ def truncate(path: Path) -> None:
 
 def mistype(path: Path) -> None:
     table = pq.read_table(path)
-    index = table.column_names.index("nonce")
-    pq.write_table(table.set_column(index, "nonce", table["nonce"].cast(pa.string())), path)
+    index = table.column_names.index("challenge")
+    pq.write_table(
+        table.set_column(index, "challenge", pa.array([b"\xff"] * len(table)).view(pa.string())),
+        path,
+    )
 
 
 def oversize(path: Path) -> None:
@@ -49,7 +52,7 @@ def change_one_value(path: Path) -> None:
 DAMAGES: list[tuple[Callable[[Path], None], type[WindrowError] | None]] = [
     (truncate, CorruptWindowFile),
     (mistype, MistypedWindowFile),
-    (oversize, OversizedWindowFile),
+    (oversize, FileTooLarge),
     (empty, None),
     (change_one_value, None),
     (Path.unlink, None),

@@ -212,7 +212,7 @@ def half_gzip(sound: bytes) -> bytes:
 
 
 wrong_types = _spoilt("commit.tokens", lambda n: pa.array([["1", "2"]] * n))
-numbers_as_texts = _spoilt("nonce", lambda n: pa.array([str(i) for i in range(n)]))
+numbers_as_texts = _spoilt("nonce", lambda n: pa.array([f"0{i}" for i in range(n)]))
 groups_as_floats = _spoilt("rollout_group", lambda n: pa.array([float("nan")] * n))
 groups_at_the_edge = _spoilt("rollout_group", lambda n: pa.array([-(2**63)] * n, pa.int64()))
 foreign_tokens = _spoilt(
@@ -224,21 +224,21 @@ negative_prompts = _spoilt(
 long_texts = _spoilt("challenge", lambda n: pa.array(["x" * 2**20] * n))
 
 
-CHECKED, UNREADABLE = "checked", "unreadable"
+CHECKED, UNREADABLE, LIMIT = "checked", "unreadable", "unfinished"
 FILES: dict[str, tuple[Spoil, str, str, str]] = {
     "truncated": (truncated, CHECKED, "file_readable", "not a usable window file"),
     "damaged": (damaged, CHECKED, "file_readable", "not a usable window file"),
-    "text_bomb": (text_bomb, UNREADABLE, "file_readable", "pages expand to more than"),
-    "row_of_tokens": (row_of_tokens, UNREADABLE, "file_readable", "row 0 has 131073 tokens"),
-    "billion_rows": (billion_rows, UNREADABLE, "file_readable", "claims 1000000000 rows"),
-    "a_million_groups": (a_million_groups, UNREADABLE, "file_readable", "claims 1000000 rows"),
+    "text_bomb": (text_bomb, LIMIT, "file_readable", "pages expand to more than"),
+    "row_of_tokens": (row_of_tokens, LIMIT, "file_readable", "row 0 has 131073 tokens"),
+    "billion_rows": (billion_rows, LIMIT, "file_readable", "claims 1000000000 rows"),
+    "a_million_groups": (a_million_groups, LIMIT, "file_readable", "claims 1000000 rows"),
     "twenty_thousand_groups": (
         twenty_thousand_groups,
         CHECKED,
         "file_structure",
         "20000 violations",
     ),
-    "nested_nulls": (nested_nulls, CHECKED, "schema_valid", "is null"),
+    "nested_nulls": (nested_nulls, UNREADABLE, "file_readable", "has no commit"),
     "not_numbers": (not_numbers, CHECKED, "schema_valid", "no finite number"),
     "huge_commitments": (huge_commitments, CHECKED, "proof_valid", "signature does not verify"),
     "endless_integers": (endless_integers, CHECKED, "sketches_agree", "further from the model"),
@@ -248,12 +248,17 @@ FILES: dict[str, tuple[Spoil, str, str, str]] = {
     "not_utf8": (not_utf8, UNREADABLE, "file_readable", "challenge"),
     "wrong_types": (
         wrong_types,
-        UNREADABLE,
+        LIMIT,
         "file_readable",
         "commit.tokens is list<element: string>",
     ),
-    "numbers_as_texts": (numbers_as_texts, UNREADABLE, "file_readable", "nonce is string"),
-    "groups_as_floats": (groups_as_floats, UNREADABLE, "file_readable", "rollout_group is double"),
+    "numbers_as_texts": (numbers_as_texts, LIMIT, "file_readable", "column nonce holds"),
+    "groups_as_floats": (
+        groups_as_floats,
+        LIMIT,
+        "file_readable",
+        "column rollout_group holds nan",
+    ),
     "groups_at_the_edge": (groups_at_the_edge, CHECKED, "file_structure", "16 rollouts"),
     "foreign_tokens": (foreign_tokens, CHECKED, "tokens_valid", ""),
     "negative_prompts": (negative_prompts, CHECKED, "schema_valid", "prompt_length is negative"),

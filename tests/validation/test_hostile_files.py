@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.validation import hostile_files
-from tests.validation.hostile_files import FILES, GZIPPED
+from tests.validation.hostile_files import FILES, GZIPPED, LIMIT
 from tests.validation.subnet import HONEST, HOSTILE, Subnet, miner
 from windrow.networks.grail.validation.verdicts import HARD_CHECKS, SOFT_CHECKS
 from windrow.resources.miners import FoundUpload, SharedBucket
@@ -83,7 +83,7 @@ def test_a_hostile_file_gets_a_row_with_a_reason(crowd: dict[str, Any], name: st
     found = of(crowd, HOSTILES[name])
     (validation,) = found["validations"]
     assert validation["state"] == state
-    assert validation["network_reason"]
+    assert bool(validation["network_reason"]) == (state != LIMIT)
     assert not validation["faults"]
     refused = [r for r in found["verdicts"] if r["check"] == check and not r["windrow_verdict"]]
     assert any(words in row["reason"] for row in refused), found["verdicts"][:3]
