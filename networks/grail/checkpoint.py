@@ -23,7 +23,8 @@ POLICY_KEYS: Final = ("max_tokens", "temperature", "top_p", "top_k", "repetition
 
 Kind = Literal["FULL", "DELTA"]
 
-_READY_KEY: Final = re.compile(r"[^/]+/[^/]+/checkpoint-([0-9]{1,18})/READY-([0-9]{1,18})")
+_READY_KEY: Final = re.compile(r"[^/]+/[^/]+/checkpoint-([^/]{1,64})/READY-([^/]{1,64})")
+_MOST: Final = 10**18
 _FILE_NAME: Final = re.compile(
     r"([A-Za-z0-9_][A-Za-z0-9._+-]{0,99}/){0,3}[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}"
 )
@@ -185,7 +186,23 @@ def select_ready(keys: Iterable[str], before_window: int) -> int | None:
 def parse_ready_key(key: str) -> tuple[int, int] | None:
     """(checkpoint window, ready window) of a READY marker's key, or None for any other key."""
     match = _READY_KEY.fullmatch(key)
-    return (int(match[1]), int(match[2])) if match else None
+    if not match:
+        return None
+    window, ready = window_number(match[1]), window_number(match[2])
+    return None if window is None or ready is None else (window, ready)
+
+
+def window_number(text: str) -> int | None:
+    """The number in the last part of a checkpoint's key, None where there is none (§9.2).
+
+    The network reads it as Python's `int` does: a sign, blanks around it and single underscores
+    between digits are read, and so are the digits of other scripts.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if abs(number) < _MOST else None
 
 
 def anchor_window(window: int) -> int:

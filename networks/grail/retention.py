@@ -1,23 +1,25 @@
 """Which checkpoints a publisher keeps (grail-validation §19.7)."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from windrow.networks.grail.checkpoint import delta_dependencies, retained_windows
+from windrow.networks.grail.checkpoint import (
+    delta_dependencies,
+    retained_windows,
+    window_number,
+)
 
 KEPT_FULL: Final = 3
 KEPT_DELTAS: Final = 15
-_FOLDER: Final = re.compile(r"checkpoint-(-?[0-9]{1,18})")
+_FOLDER: Final = "checkpoint-"
 
 
 def checkpoint_window(key: str) -> int | None:
     """The window of the checkpoint an object belongs to, None for other objects."""
     for folder in key.split("/"):
-        if folder.startswith("checkpoint-"):
-            match = _FOLDER.fullmatch(folder)
-            return int(match[1]) if match else None
+        if folder.startswith(_FOLDER):
+            return window_number(folder.removeprefix(_FOLDER))
     return None
 
 

@@ -13,7 +13,10 @@ from windrow.networks.grail.checkpoint import (
     CheckpointMetadata,
     GenerationPolicy,
     MalformedMetadata,
+    parse_ready_key,
+    window_number,
 )
+from windrow.networks.grail.retention import checkpoint_window
 
 GOOD: dict[str, Any] = {
     "window": 61230,
@@ -147,9 +150,8 @@ def test_keys_of_any_other_form_are_ignored() -> None:
     keys = [
         "grail/checkpoints/checkpoint-30/READY-60",
         "grail/checkpoints/checkpoint-90/READY-60/x",
-        "grail/checkpoints/checkpoint-９０/READY-60",
-        "grail/checkpoints/checkpoint-90/READY-60\n",
-        "grail/checkpoints/checkpoint--90/READY-61",
+        "grail/checkpoints/checkpoint-9.0/READY-60",
+        "grail/checkpoints/checkpoint-90/READY-60-1",
         f"grail/checkpoints/checkpoint-{'9' * 30}/READY-60",
     ]
     assert checkpoint.select_ready(keys, 1000) == 30
@@ -164,3 +166,48 @@ def test_chains_end_at_their_own_anchors() -> None:
     previous = {60: 30, 30: 0, 90: 60, 0: -30}
     assert checkpoint.delta_dependencies([60, 90], previous, {60: 30, 90: 0}) == {0, 30, 60}
     assert checkpoint.delta_dependencies([60], previous, {}) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("30", 30),
+        ("030", 30),
+        ("+30", 30),
+        ("-30", -30),
+        (" 30\t", 30),
+        ("3_0", 30),
+        ("\u0663\u0660", 30),
+        ("3__0", None),
+        ("30-7", None),
+        ("3.0", None),
+        ("0x1e", None),
+        ("", None),
+        ("9" * 18, 10**18 - 1),
+        ("1" + "0" * 18, None),
+        ("9" * 60, None),
+    ],
+)
+def test_the_last_part_of_a_key_is_read_as_python_reads_integers(
+    text: str, number: int | None
+) -> None:
+    assert window_number(text) == number
+    assert checkpoint_window(f"grail/checkpoints/checkpoint-{text}/FULL/x") == number
+    key = f"grail/checkpoints/checkpoint-60/READY-{text}"
+    assert parse_ready_key(key) == (None if number is None else (60, number))
+    key = f"grail/checkpoints/checkpoint-{text}/READY-60"
+    assert parse_ready_key(key) == (None if number is None else (number, 60))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "grail/checkpoints/checkpoint-30/READY-60/x",
+        "grail/checkpoints/checkpoint-30/DELTA/READY-60",
+        "checkpoints/checkpoint-30/READY-60",
+        "grail/checkpoints/checkpoint-30/READY",
+        "grail/checkpoints/checkpoint-30/ready-60",
+    ],
+)
+def test_a_key_of_another_form_is_no_marker(key: str) -> None:
+    assert parse_ready_key(key) is None
