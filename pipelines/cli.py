@@ -275,6 +275,10 @@ def agent(
     node: Annotated[
         str, typer.Option(help="its name in fleet.yaml; questions for another are refused")
     ] = "",
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM certificate, to answer over TLS", exists=True)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM key of --tls-cert", exists=True)] = None,
 ) -> None:
     """Let your other machines verify this one: answer signed requests until interrupted.
 
@@ -282,7 +286,14 @@ def agent(
     """
     from windrow.pipelines.commands.agent import serve
 
-    serve(out, hotkey, caller or [], host, port, node or None)
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("Give --tls-cert and --tls-key together.")
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        from windrow.resources.guarded_server import TlsFiles
+
+        tls = TlsFiles(str(tls_cert), str(tls_key))
+    serve(out, hotkey, caller or [], host, port, node or None, tls)
 
 
 @app.command()

@@ -90,7 +90,8 @@ class Node(_Strict):
     gonka_id: id in Gonka's registry, the node's own name by default.
     hourly_cost: US dollars per GPU and hour (per machine without GPUs). transport: how it is asked.
     agent_hotkey: SS58 address the node's agent answers for; agent_key: the public key it signs its
-    answers with, 64 hex digits; both needed for agents (`windrow agent` prints them).
+    answers with, 64 hex digits; both needed for agents (`windrow agent` prints them). agent_tls:
+    path, on the machine that asks, of the PEM certificate the agent answers with; None without TLS.
     kubernetes_node: name of the node in the cluster, the node's own by default.
     """
 
@@ -100,6 +101,7 @@ class Node(_Strict):
     agent_port: Port = AGENT_PORT
     agent_hotkey: str | None = None
     agent_key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    agent_tls: str | None = None
     kubernetes_node: str | None = None
     networks: Annotated[tuple[str, ...], Field(max_length=16, strict=False)] = ()
     gpu: str | None = None

@@ -18,7 +18,7 @@ Entry = dict[str, Any]
 _LISTS: Final = {"networks": None, "models": "name", "private_ports": "port"}
 """Fields whose parts are joined, each by the part's key; None: the part itself."""
 _CARD: Final = ("gpu", "gpu_count")
-_AGENT: Final = ("agent_hotkey", "agent_key", "agent_port")
+_AGENT: Final = ("agent_hotkey", "agent_key", "agent_port", "agent_tls")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """`windrow agent`: this machine, answering for callers on its list."""
 
-import socket
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console
@@ -15,11 +15,8 @@ from windrow.resources.fleet.agent_identity import agent_key, public_half
 from windrow.resources.fleet.nodes import LocalNode
 from windrow.resources.fleet.turns import InTurn
 
-MOST_WAITING = 64
-
-
-class AgentAddressTaken(WindrowError):
-    """An agent cannot listen where it should."""
+if TYPE_CHECKING:
+    from windrow.resources.guarded_server import TlsFiles
 
 
 class NoCaller(WindrowError):
@@ -31,15 +28,20 @@ class NoNodeName(WindrowError):
 
 
 def serve(
-    out: Console, hotkey: str, callers: Sequence[str], host: str, port: int, name: str | None = None
+    out: Console,
+    hotkey: str,
+    callers: Sequence[str],
+    host: str,
+    port: int,
+    name: str | None = None,
+    tls: "TlsFiles | None" = None,
 ) -> None:
     """Answer until interrupted. name: of this machine in fleet.yaml, if it may have no other.
 
-    Raises AgentAddressTaken, AgentKeyError, NoCaller, NoNodeName, SettingError.
+    Raises AddressTaken, AgentKeyError, NoCaller, NoNodeName, SettingError, TlsFilesUnusable.
     """
-    import uvicorn
-
     from windrow.resources.fleet.agent_service import agent_app
+    from windrow.resources.guarded_server import guarded_server, listening
 
     for address in (hotkey, *callers):
         try:
@@ -55,14 +57,16 @@ def serve(
     worker = LocalNode("this machine", node_variables(settings))
     node = InTurn(worker, "this machine", machine_turns(settings))
     app = agent_app(node, hotkey=hotkey, callers=callers or [hotkey], key=key, name=name)
-    listening = _listening(host, port)
-    port = listening.getsockname()[1]
+    server = guarded_server(app, tls=tls)
+    opened = listening(host, port)
+    port = opened.getsockname()[1]
     entry = {
         **({"name": name} if name else {}),
         "transport": "agent",
         "agent_port": port,
         "agent_hotkey": hotkey,
         "agent_key": public_half(key),
+        **({"agent_tls": tls.certificate} if tls else {}),
     }
     out.print(
         f"answering at {host}:{port} for {', '.join(callers or [hotkey])}; in fleet.yaml:\n"
@@ -70,19 +74,7 @@ def serve(
         highlight=False,
         soft_wrap=True,
     )
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False)
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[opened])
     finally:
         node.close()
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=MOST_WAITING)
-    except (OSError, OverflowError) as error:
-        raise AgentAddressTaken(
-            f"nothing can listen at {host}:{port} ({error}); give another --port, or the address "
-            "of an interface of this machine as --host"
-        ) from None

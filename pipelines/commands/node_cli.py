@@ -25,6 +25,9 @@ def add(
     agent_port: Annotated[int | None, typer.Option(help="port of its agent")] = None,
     agent_hotkey: Annotated[str | None, typer.Option(help="whom its agent answers for")] = None,
     agent_key: Annotated[str | None, typer.Option(help="key its agent signs with, hex")] = None,
+    agent_tls: Annotated[
+        str | None, typer.Option(help="certificate its agent answers with, PEM, on this machine")
+    ] = None,
     network: Annotated[list[str] | None, typer.Option(help="network it works for; again")] = None,
     gpu: Annotated[str | None, typer.Option(help="its card, as h100_sxm or b300")] = None,
     gpu_count: Annotated[int, typer.Option(help="how many")] = 0,
@@ -50,6 +53,7 @@ def add(
             "agent_port": agent_port,
             "agent_hotkey": agent_hotkey,
             "agent_key": agent_key,
+            "agent_tls": agent_tls,
             "networks": network,
             "gpu": gpu,
             "gpu_count": gpu_count,

@@ -203,6 +203,7 @@ class FleetAccess:
             hotkey=node.agent_hotkey,
             key=node.agent_key,
             wallet=self.wallet,
+            tls=node.agent_tls,
         )
 
     def _edition(self) -> tuple[int, int, int] | None:

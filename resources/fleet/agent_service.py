@@ -6,7 +6,6 @@ key: another of the same operator's refuses it. Strangers, replays and bodies th
 get a line. Answers are signed by the agent's own key. One task runs at a time; another gets 429.
 """
 
-import asyncio
 import logging
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -27,12 +26,14 @@ from windrow.engine.fleet.tasks import MAX_REQUEST_BYTES, TASKS
 from windrow.networks.chutes.signing import MINER_SECONDS, SIGNATURE, strict_problem
 from windrow.resources.fleet.agent_identity import answer_text, public_half
 from windrow.resources.fleet.nodes import NodeAccess, TaskFailed
+from windrow.resources.guarded_server import Bodies, BodyRefused
 
 _log = logging.getLogger(__name__)
 
 ANSWER_SIGNATURE: Final = "X-Windrow-Signature"
 MOST_SECONDS: Final = 3600.0
 MOST_ANSWER: Final = 1 << 30
+MOST_BODIES: Final = 32 * MAX_REQUEST_BYTES
 MOST_REMEMBERED: Final = 100_000
 
 
@@ -76,6 +77,7 @@ def agent_app(
     body_seconds: that a request may take to arrive; its signature is good for no longer.
     """
     seen = SeenSignatures(clock)
+    bodies = Bodies(MOST_BODIES)
     busy = threading.Lock()
     public = public_half(key)
 
@@ -89,12 +91,9 @@ def agent_app(
 
     async def ask(request: Request) -> Response:
         try:
-            async with asyncio.timeout(body_seconds):
-                body = await _body(request)
-        except TimeoutError:
-            return refused(request, 408, "TooSlow", f"a request arrives within {body_seconds:g} s")
-        if body is None:
-            return refused(request, 413, "TooLarge", f"at most {MAX_REQUEST_BYTES} bytes are read")
+            body = await bodies.read(request, most=MAX_REQUEST_BYTES, seconds=body_seconds)
+        except BodyRefused as error:
+            return refused(request, error.status, type(error).__name__, str(error))
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         problem = strict_problem(
             request.headers,
@@ -152,18 +151,3 @@ def _for_another(request: Request, key: str, name: str | None) -> str | None:
     if name is not None and node != name:
         return f"the request is for node {node[:80]!r}, and this machine is {name}"
     return None
-
-
-async def _body(request: Request) -> bytes | None:
-    """The request's body, or None as soon as it is too large."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > MAX_REQUEST_BYTES:
-                return None
-            parts.append(part)
-    except ClientDisconnect:
-        return None
-    return b"".join(parts)

@@ -25,6 +25,7 @@ from windrow.engine.fleet.frames import BadFrame, from_json, to_json
 from windrow.engine.fleet.preflight_looked import Arrival
 from windrow.networks.chutes.node_resources import address_token
 from windrow.resources.files import naming_disk_errors
+from windrow.resources.guarded_server import Gate
 
 REQUEST_SECONDS: Final = 5.0
 MOST_REQUEST: Final = 2048
@@ -145,7 +146,7 @@ class _Listener:
 
     def __init__(self, urls: Sequence[str], answer: Callable[[str, str], str | None]) -> None:
         self._answer = answer
-        self._at_once = 0
+        self._gate = Gate(MOST_AT_ONCE, MOST_AT_ONCE // 4)
         with contextlib.ExitStack() as opened:
             self._sockets = [
                 opened.enter_context(_bound(*where))
@@ -180,16 +181,17 @@ class _Listener:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._at_once += 1
+        caller = _Caller(writer)
+        peer = writer.get_extra_info("peername")
         try:
-            if self._at_once <= MOST_AT_ONCE:
+            if peer and self._gate.admit(caller, peer[0]):
                 async with asyncio.timeout(REQUEST_SECONDS):
                     writer.write(self._response(await reader.readuntil(b"\r\n\r\n"), writer))
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return  # too slow, too much, or gone: a stranger's business
         finally:
-            self._at_once -= 1
+            self._gate.leave(caller)
             writer.close()
 
     def _response(self, request: bytes, writer: asyncio.StreamWriter) -> bytes:
@@ -202,6 +204,17 @@ class _Listener:
             f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
             f"Connection: close\r\n\r\n{body}"
         ).encode()
+
+
+@dataclass(eq=False)
+class _Caller:
+    """A connection, which is over as soon as its request is whole."""
+
+    writer: asyncio.StreamWriter
+    unfinished: bool = True
+
+    def drop(self) -> None:
+        self.writer.transport.abort()
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -1,16 +1,24 @@
 """Prometheus metrics: a process's own numbers, and those of the newest windows in the lake."""
 
+import asyncio
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from windrow import WindrowError
+from windrow.resources.guarded_server import AddressTaken, guarded_server, listening
 from windrow.resources.tracking.metrics import WindowMetrics, mining_metrics, validation_metrics
 from windrow.resources.warehouse.lake import Lake
 
@@ -34,11 +42,13 @@ class MetricsServer:
     """A running endpoint. port: where it listens, also when it was asked for any free one."""
 
     port: int
-    _server: WSGIServer
+    _server: uvicorn.Server
+    _thread: threading.Thread
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        """Answer what was asked, at most for some seconds, and close the port."""
+        self._server.should_exit = True
+        self._thread.join()
 
 
 def serve_metrics(
@@ -49,12 +59,33 @@ def serve_metrics(
     There is no login: beyond 127.0.0.1 everyone who reaches the port can read. Raises PortTaken.
     """
     try:
-        server, _ = start_http_server(port, host, registry)
-    except OSError as error:
+        opened = listening(host, port)
+    except AddressTaken as error:
         raise PortTaken(
-            f"Metrics cannot be served on {host}:{port} ({error.strerror}). Choose another port."
+            f"Metrics cannot be served on {host}:{port}. Choose another port. ({error})"
         ) from error
-    return MetricsServer(server.server_port, server)
+    scrape = Route("/{path:path}", _Scrapes(registry).answer, methods=["GET"])
+    server = guarded_server(Starlette(routes=[scrape]))
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [opened]}, name="metrics", daemon=True
+    )
+    thread.start()
+    return MetricsServer(opened.getsockname()[1], server, thread)
+
+
+class _Scrapes:
+    """Reads the numbers once for all who ask at the same time."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._reading: asyncio.Task[bytes] | None = None
+
+    async def answer(self, _: Request) -> Response:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(run_in_threadpool(generate_latest, self._registry))
+        # Shielded, for others may wait for it when this one hangs up.
+        body = await asyncio.shield(self._reading)
+        return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
 class LakeCollector(Collector):

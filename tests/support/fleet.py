@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import uvicorn
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.types import ASGIApp
@@ -28,6 +27,7 @@ from windrow.resources.fleet.access import FleetAccess, Work
 from windrow.resources.fleet.agent_identity import public_half
 from windrow.resources.fleet.agent_service import agent_app
 from windrow.resources.fleet.nodes import Answer, TaskFailed
+from windrow.resources.guarded_server import guarded_server
 from windrow.resources.wallet import DevelopmentWallet
 from windrow.resources.warehouse.lake import Lake
 
@@ -90,7 +90,7 @@ def told(**changes: Any) -> Callable[[bytes], bytes]:
 def served(app: ASGIApp) -> Iterator[int]:
     """An ASGI app on a port of its own."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    server = guarded_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

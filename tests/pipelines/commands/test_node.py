@@ -14,9 +14,10 @@ from typer.testing import CliRunner, Result
 from windrow.engine.fleet.inventory import InvalidFleet, NodeExists, UnknownNode
 from windrow.networks.chutes.add_node import BadNodeImport
 from windrow.pipelines.cli import app
-from windrow.pipelines.commands.agent import AgentAddressTaken, NoCaller, NoNodeName, serve
+from windrow.pipelines.commands.agent import NoCaller, NoNodeName, serve
 from windrow.pipelines.commands.node_import import CannotImport
 from windrow.resources.fleet.inventory_file import FleetFile
+from windrow.resources.guarded_server import AddressTaken
 from windrow.resources.secret import Secret
 from windrow.resources.wallet import DevelopmentWallet
 
@@ -143,5 +144,5 @@ def test_an_agent_refuses_what_it_cannot_use() -> None:
         serve(Console(), "5short", [], "127.0.0.1", 0)
     with pytest.raises(NoNodeName, match="is no name of a node"):
         serve(Console(), HOTKEY, [], "127.0.0.1", 0, "Gpu 0")
-    with pytest.raises(AgentAddressTaken, match="nothing can listen"):
+    with pytest.raises(AddressTaken, match="Nothing can listen"):
         serve(Console(), HOTKEY, [], "203.0.113.1", 80)
