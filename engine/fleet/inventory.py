@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from windrow import WindrowError
 from windrow.engine.fleet.checks import NETWORKS, WINDROW
 from windrow.engine.fleet.ports import split_legacy, wrongly_public
+from windrow.networks.bounded_yaml import Loader, UnboundedYaml, refuse_unbounded
 from windrow.networks.chutes.gpus import CARDS
 from windrow.networks.compute_horde.classes import CLASSES
 from windrow.networks.signatures import is_hotkey
@@ -271,10 +272,10 @@ def safe_yaml(text: str, where: str) -> Any:
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise InvalidFleet(where, [f"it has more than {MAX_BYTES} bytes"])
     try:
-        # Aliases let a few lines stand for billions.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InvalidFleet(where, ["it uses aliases (*name); write the values out"])
-        return yaml.safe_load(text)
+        refuse_unbounded(text, aliases=False)
+        return yaml.load(text, Loader)  # noqa: S506 - a safe loader: plain data and no tags
+    except UnboundedYaml as error:
+        raise InvalidFleet(where, [str(error)]) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InvalidFleet(where, [f"it is no YAML: {str(error)[:300]}"]) from None
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import yaml
 
+from windrow.networks.bounded_yaml import UnboundedYaml, refuse_unbounded
 from windrow.networks.chutes.add_node import BadNodeImport, kubernetes_name
 from windrow.networks.foreign import Say, ignore, name_faults, node_name, quoted
 
@@ -67,6 +68,7 @@ def read_inventory(text: str) -> Any:
     if re.fullmatch(r"\[[\w.:-]+\]\s*([#;].*)?", first) or re.match(r"[^\s:{]+\s+\w+=", first):
         raise BadNodeImport(WHAT, [f"it is an INI file; {ADVICE}"])
     try:
+        refuse_unbounded(text, aliases=True, most_depth=4 * MAX_DEPTH)
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
@@ -76,7 +78,7 @@ def read_inventory(text: str) -> Any:
             return loader.construct_document(root)
         finally:
             loader.dispose()
-    except RecursionError:
+    except (RecursionError, UnboundedYaml):
         raise BadNodeImport(WHAT, ["its values are nested too deeply"]) from None
     except (yaml.YAMLError, ValueError) as error:
         raise BadNodeImport(WHAT, [_yaml_fault(error)]) from None

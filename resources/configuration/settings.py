@@ -6,7 +6,6 @@ environment does not say.
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -308,7 +307,7 @@ def _parsed(name: str, raw: str, parse: Any, *, hidden: bool = False) -> Any:
         return parse(raw)
     except ValueError as error:
         # A URL may carry a user and password.
-        shown = "(hidden)" if hidden else repr(re.sub(r"//[^/]*@", "//(hidden)@", raw))
+        shown = "(hidden)" if hidden else repr(values.without_password(raw))
         raise SettingError(name, shown, str(error)) from None
 
 

@@ -36,7 +36,7 @@ def secret(raw: str) -> Secret:
 
 def folder(raw: str) -> Path:
     """An absolute path; `~` and paths relative to the working folder are resolved."""
-    if not raw or not raw.isprintable():
+    if not raw or not raw.isprintable() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", raw):
         raise ValueError("give a path")
     try:
         return Path(raw).expanduser().absolute()
@@ -114,6 +114,13 @@ def url(*schemes: str) -> Callable[[str], str]:
         return raw.rstrip("/")
 
     return parse
+
+
+def ray(raw: str) -> str:
+    """Where a Ray cluster is: `auto`, `HOST:PORT` or `ray://HOST:PORT`."""
+    if raw != "auto" and not re.fullmatch(r"(?:ray://)?[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}", raw):
+        raise ValueError("give auto, HOST:PORT or ray://HOST:PORT; Ray takes no password")
+    return raw
 
 
 def listener(raw: str) -> str:
@@ -227,4 +234,9 @@ def shown(value: object) -> str:
         case tuple():
             return ",".join(map(shown, value)) or "none"
         case _:
-            return str(value)
+            return without_password(str(value))
+
+
+def without_password(said: str) -> str:
+    """A text without the user and password of any URL in it."""
+    return re.sub(r"//[^/\s]*@", "//(hidden)@", said)

@@ -153,7 +153,7 @@ WORK_SETTINGS: Final = (
     # --- proofs
     Setting(
         "proof_ray",
-        values.optional(values.text),
+        values.optional(values.ray),
         "none",
         "Ray cluster that proves, instead of this machine: auto, HOST:PORT or ray://HOST:PORT",
     ),

@@ -150,6 +150,10 @@ class FleetFile:
                     content = file.read(MAX_BYTES + 1)
             except FileNotFoundError:
                 return None
+            except IsADirectoryError:
+                raise InvalidFleet(
+                    str(self.path), ["it is a folder; move it away, or name a file"]
+                ) from None
         try:
             return content.decode()
         except UnicodeDecodeError:

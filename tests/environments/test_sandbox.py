@@ -328,19 +328,21 @@ def test_without_namespaces_it_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("left", "right"),
+    ("left", "right", "same"),
     [
-        ("9**9**9**9", "1"),
-        ("factorial(10**9)", "1"),
-        ("(" * 400 + "1" + ")" * 400, "2"),
-        ("x" + "+x" * 480, "1"),
-        ("__import__('os').system('id')", "0"),
-        ("print(exit())", "0"),
-        ("[0]*10**12", "0"),
+        ("9**9**9**9", "1", None),  # stopped by a limit of the sandbox
+        ("factorial(10**9)", "1", None),
+        ("(" * 400 + "1" + ")" * 400, "2", False),
+        ("x" + "+x" * 480, "1", False),
+        ("__import__('os').system('id')", "0", False),
+        ("print(exit())", "0", False),
+        ("[0]*10**12", "0", None),
     ],
 )
-def test_algebra_bombs_are_equal_to_nothing(timed: Sandbox, left: str, right: str) -> None:
-    assert timed.algebraically_equal([(left, right), ("x+1", "1+x")]) == [False, True]
+def test_algebra_bombs_are_equal_to_nothing(
+    timed: Sandbox, left: str, right: str, same: bool | None
+) -> None:
+    assert timed.algebraically_equal([(left, right), ("x+1", "1+x")]) == [same, True]
 
 
 def test_an_ordinary_user_gets_the_same_sandbox(public_folder: Path) -> None:

@@ -91,3 +91,9 @@ def test_a_file_that_is_not_text_is_named(file: FleetFile) -> None:
     file.path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidFleet, match="UTF-8"):
         file.load()
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").mkdir()
+    with pytest.raises(InvalidFleet, match="it is a folder"):
+        FleetFile(tmp_path / "fleet.yaml").load()

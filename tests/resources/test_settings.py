@@ -182,3 +182,26 @@ def test_a_file_in_the_working_folder_says_what_the_environment_does_not(
     assert not (tmp_path / "made").exists()
     assert "WINDROW_SAFETY_BLOCKS" not in os.environ
     assert Settings.read({}).safety_blocks == 3
+
+
+URLS = [
+    f"{scheme}://{rest}"
+    for scheme in ("https", "wss", "ray", "s3", "file")
+    for rest in (
+        "user:s3cr3t-word@db.example:5432/x",
+        "s3cr3t-word@db.example",
+        "user:s3cr3t-word@[::1]:80",
+        "user:a@s3cr3t-word@host/x",
+    )
+]
+
+
+@pytest.mark.parametrize("variable", sorted({n for s in SETTINGS for n, _ in s.readers()}))
+def test_no_setting_shows_the_password_of_a_url(variable: str) -> None:
+    for url in URLS:
+        said = []
+        try:
+            said += [row.value for row in Settings.read({variable: url}).describe()]
+        except SettingError as error:
+            said.append(str(error))
+        assert not any("s3cr3t-word" in text for text in said)
