@@ -10,7 +10,7 @@ ROOMS := assets benchmarks engine environments kernels networks pipelines resour
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-model ui test test-live soak conformance check bench soundness clean
+.PHONY: help setup demo demo-model ui test test-live soak audit conformance check bench soundness clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ test-live: $(READY)  ## tests against real servers that it installs: SGLang, S3,
 soak: $(READY)  ## kill the whole stack twice, then something every 20 s for 20 minutes (SOAK="--seconds 180 --seed 1")
 	$(BIN)/pytest -m soak
 	$(BIN)/python -m tests.faults.soak $(SOAK)
+
+audit: $(READY)  ## known vulnerabilities, security rules, bill of materials in build/
+	.ci/audit
 
 conformance: $(READY)  ## only the network vectors
 	$(BIN)/pytest tests/conformance

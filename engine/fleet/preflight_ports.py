@@ -78,7 +78,7 @@ class Ports:
         stack.push_async_callback(_closed, server)
         transport, _ = await loop.create_datagram_endpoint(
             lambda: _Datagrams(self, port),
-            ("0.0.0.0", port),  # noqa: S104
+            ("0.0.0.0", port),  # noqa: S104 - to be reached
         )
         stack.callback(transport.close)
         self._waiting |= {("tcp", port), ("udp", port)}

@@ -222,7 +222,7 @@ def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     host = parts.hostname or ""
     # Who is reached through the loopback only is not to be reached by others.
-    return (host if host.startswith("127.") else "0.0.0.0", parts.port or 0)  # noqa: S104
+    return (host if host.startswith("127.") else "0.0.0.0", parts.port or 0)  # noqa: S104 - as said
 
 
 def _bound(host: str, port: int) -> socket.socket:
