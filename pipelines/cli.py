@@ -15,6 +15,7 @@ from windrow import WindrowError
 from windrow.networks.grail.windows import parse_window
 from windrow.pipelines.commands.folder import adopt_folder
 from windrow.pipelines.commands.install import app as installs
+from windrow.pipelines.commands.lake_cli import app as lakes
 from windrow.pipelines.commands.node_cli import app as nodes
 from windrow.pipelines.commands.printing import readable
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(nodes, name="node")
 app.add_typer(installs, name="install")
+app.add_typer(lakes, name="lake")
 out = Console()
 err = Console(stderr=True)
 

@@ -100,6 +100,28 @@ def dagster(_: Settings) -> Sequence[Finding]:
     return found or [fine("Dagster", f"DAGSTER_HOME={home}, databases in {folder.path}")]
 
 
+@look("lake")
+def lake(settings: Settings) -> Sequence[Finding]:
+    """Whether the lake's own files are sound; files of windows are not opened."""
+    from windrow.resources.warehouse import healing
+
+    found = [
+        doubtful("lake", f"{damage.path}: {damage.reason}", "windrow lake check --repair")
+        for damage in healing.glance(settings.lake)
+    ]
+    held = sum(1 for _ in (settings.lake / healing.QUARANTINE).rglob("*.parquet"))
+    if held:
+        found.append(
+            doubtful(
+                "lake",
+                f"{held} damaged files are in {settings.lake / healing.QUARANTINE}",
+                "make their rows again, as the rows of faults with LakeFileDamaged say; then "
+                "delete the folder",
+            )
+        )
+    return found or [fine("lake", str(settings.lake))]
+
+
 def _database(file: "Database") -> Finding | None:
     from windrow.resources.instance_storage import REPAIR
 
@@ -309,4 +331,13 @@ def _kept(about: str, port: int, servers: Path) -> Finding:
     )
 
 
-MACHINE: tuple[Look, ...] = (home, dagster, sandbox, gpus, attention, generation_port, outliving)
+MACHINE: tuple[Look, ...] = (
+    home,
+    lake,
+    dagster,
+    sandbox,
+    gpus,
+    attention,
+    generation_port,
+    outliving,
+)

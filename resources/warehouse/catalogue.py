@@ -44,6 +44,10 @@ class QueryFailed(LakeError):
     """DuckDB could not run a query."""
 
 
+class LakeUnreadable(QueryFailed):
+    """A file that a query needs cannot be read; the text names it."""
+
+
 def generation_file(dataset: str, generation: int) -> str:
     """Path, relative to the lake, of the empty file only a generation's view reads."""
     return f"{dataset}/generations/{generation}.parquet"
@@ -91,9 +95,12 @@ def published_edition(root: Path) -> tuple[str, int] | None:
     """Edition and generation of the catalogue that is there, if one is."""
     if not (root / CATALOGUE).exists():
         return None
-    with duckdb.connect() as connection:
-        connection.execute(f"ATTACH {quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
-        row = connection.execute("SELECT edition, generation FROM lake.catalogue").fetchone()
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH {quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
+            row = connection.execute("SELECT edition, generation FROM lake.catalogue").fetchone()
+    except duckdb.Error:
+        return None  # damaged, and made again as a missing one is
     return None if row is None else (row[0], row[1])
 
 
@@ -121,9 +128,11 @@ def select(
             except duckdb.IOException as error:
                 # A file that was merged long ago may go while it is looked for: look again.
                 if not attempts or not any(text in str(error) for text in VANISHED):
-                    raise QueryFailed(f"The lake cannot be read: {error}") from error
+                    raise LakeUnreadable(f"The lake cannot be read: {error}") from error
             except duckdb.Error as error:
-                raise QueryFailed(str(error)) from error
+                # A damaged file is named; a folder that is no window's is what its name holds.
+                file = any(text in str(error) for text in (".parquet", "hive partition column"))
+                raise (LakeUnreadable if file else QueryFailed)(str(error)) from error
 
 
 def _connect(root: Path) -> duckdb.DuckDBPyConnection:
@@ -131,8 +140,12 @@ def _connect(root: Path) -> duckdb.DuckDBPyConnection:
     # shared one would keep showing the catalogue that was there first.
     config = NO_DOWNLOADS | {"temp_directory": str(root / ".spill")}
     connection = duckdb.connect(config=config)
-    connection.execute(f"ATTACH {quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
-    connection.execute("USE lake")
+    try:
+        connection.execute(f"ATTACH {quoted(root / CATALOGUE)} AS lake (READ_ONLY)")
+        connection.execute("USE lake")
+    except duckdb.Error as error:
+        connection.close()
+        raise LakeUnreadable(f"The catalogue {root / CATALOGUE} cannot be read: {error}") from error
     lock_to(connection, str(root))
     return connection
 

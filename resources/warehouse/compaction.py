@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from windrow.networks.grail.constants import WINDOW_BLOCKS
+from windrow.networks.grail.windows import parse_window
 from windrow.resources.locks import file_lock
 from windrow.resources.warehouse.catalogue import (
     edition,
@@ -27,6 +28,7 @@ from windrow.resources.warehouse.catalogue import (
 )
 from windrow.resources.warehouse.dataset import Dataset
 from windrow.resources.warehouse.files import (
+    LakeFileDamaged,
     open_file,
     read_rows,
     window_file,
@@ -85,15 +87,32 @@ def small_files(root: Path, dataset: str, window: int) -> list[Path]:
 
 def small_windows(root: Path, dataset: str) -> list[int]:
     """The windows that have a folder, sorted; window_start=-1 is not one."""
-    folders = (root / dataset).glob("window_start=[0-9]*")
-    return sorted(int(folder.name.removeprefix("window_start=")) for folder in folders)
+    names = (f.name.removeprefix("window_start=") for f in (root / dataset).glob("window_start=*"))
+    return sorted(window for name in names if (window := parse_window(name)) is not None)
 
 
 def parts_of(root: Path, dataset: Dataset, file: CompactedFile) -> list[Part]:
-    """The parts of a merged file that count, in row order. Raises FileNotFoundError."""
-    with open_file(root / file.path, dataset) as merged:
-        listed = json.loads(merged.schema_arrow.metadata[_PARTS.encode()])
-    return [part for part in (Part(*entry) for entry in listed) if file.holds(part.window)]
+    """The parts of a merged file that count, in row order. Raises as `listed_parts`."""
+    listed = listed_parts(root / file.path, dataset)
+    return [part for part in listed if file.holds(part.window)]
+
+
+def listed_parts(path: Path, dataset: Dataset) -> list[Part]:
+    """All parts that a merged file says it has. Raises FileNotFoundError, LakeFileDamaged."""
+    with open_file(path, dataset) as merged:
+        metadata, rows = merged.schema_arrow.metadata, merged.metadata.num_rows
+    try:
+        listed = [
+            Part(int(window), str(name), int(first), int(count))
+            for window, name, first, count in json.loads(metadata[_PARTS.encode()])
+        ]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise LakeFileDamaged(
+            f"{path} does not say which windows its rows are of ({error!r:.100})."
+        ) from error
+    if sum(part.rows for part in listed) != rows:
+        raise LakeFileDamaged(f"{path} holds {rows} rows, and lists others.")
+    return listed
 
 
 def compact(root: Path, *, before: int, grace_seconds: float = GRACE_SECONDS) -> list[Compaction]:

@@ -4,6 +4,8 @@
 `<lake>/catalogue.duckdb` holds a view a dataset; open it read-only with any DuckDB of this version.
 """
 
+import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -14,11 +16,15 @@ from windrow.resources.files import naming_disk_errors
 from windrow.resources.locks import file_lock
 from windrow.resources.warehouse import catalogue as lake_catalogue
 from windrow.resources.warehouse import compaction as lake_compaction
+from windrow.resources.warehouse import healing
+from windrow.resources.warehouse.catalogue import LakeUnreadable
 from windrow.resources.warehouse.compaction import Compaction, parts_of, small_files
 from windrow.resources.warehouse.files import (
     LakeError,
+    LakeFileDamaged,
     LakeFileExists,
     LakeFileMissing,
+    LakeSchemaError,
     check_rows,
     dataset_named,
     read_rows,
@@ -26,6 +32,7 @@ from windrow.resources.warehouse.files import (
     window_folder,
     write_file,
 )
+from windrow.resources.warehouse.healing import Damage
 from windrow.resources.warehouse.manifest import Manifest
 
 T = TypeVar("T")
@@ -34,6 +41,8 @@ _Source = tuple[Path, int, int]
 """A file, the first of its rows that count, and how many at most."""
 
 _ALL = 2**62
+MOST_DAMAGED = 1000
+"""Damaged files that one query or compaction takes out of its way."""
 
 
 class Lake:
@@ -62,9 +71,12 @@ class Lake:
     def catalogue(self) -> Path:
         """The DuckDB file of views, made when missing."""
         if not self._catalogue_checked:
-            found = lake_catalogue.published_edition(self.root)
-            if found is None or found[0] != lake_catalogue.edition(self.root):
-                lake_catalogue.publish(self.root)
+            if healing.has_manifest(self.root):
+                found = lake_catalogue.published_edition(self.root)
+                if found is None or found[0] != lake_catalogue.edition(self.root):
+                    lake_catalogue.publish(self.root)
+            else:
+                self.heal()
             self._catalogue_checked = True
         return self.root / lake_catalogue.CATALOGUE
 
@@ -145,15 +157,60 @@ class Lake:
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Run one SELECT over the views; nothing but the lake is in its reach.
 
+        What is damaged is healed, and the query run again, as long as that helps.
         Raises QueryRefused, QueryFailed.
         """
         _ = self.catalogue
+        for _attempt in range(MOST_DAMAGED):
+            try:
+                return lake_catalogue.query(self.root, sql, parameters)
+            except LakeUnreadable as error:
+                if not self.heal(str(error)):
+                    raise
         return lake_catalogue.query(self.root, sql, parameters)
+
+    def heal(self, said: str = "") -> list[Damage]:
+        """As `healing.heal`, with a row of `faults` for every window that lost rows by it."""
+        found = healing.heal(self.root, said)
+        self.keep_findings(found)
+        return found
+
+    def keep_findings(self, found: Sequence[Damage]) -> None:
+        """Store a row of `faults` for every window that lost rows."""
+        kind = dataset_named("faults")
+        for problem in found:
+            for window in problem.windows:
+                row = {
+                    "window_start": window,
+                    "hotkey": Path(problem.path).stem.partition(".")[0],
+                    "run_id": None,
+                    "rollout_group": None,
+                    "stage": problem.dataset,
+                    "reason": "LakeFileDamaged",
+                    "detail": f"{problem.path}: {problem.reason} It is in {healing.QUARANTINE}/. "
+                    f"Make its rows again: {problem.remedy}",
+                    "recorded_at": time.time(),
+                }
+                name = f"lake.{problem.dataset}.{secrets.token_hex(4)}"
+                self.write("faults", window, name, kind.table([row]))
 
     def compact(
         self, *, before: int, grace_seconds: float = lake_compaction.GRACE_SECONDS
     ) -> list[Compaction]:
-        """Merge the small files of every full day of windows that ends before a window."""
+        """Merge the small files of every full day of windows that ends before a window.
+
+        A damaged file costs its own window: it goes to quarantine, and the others are merged.
+        """
+        if not healing.has_manifest(self.root):
+            self.heal()
+        for _attempt in range(MOST_DAMAGED):
+            try:
+                return lake_compaction.compact(
+                    self.root, before=before, grace_seconds=grace_seconds
+                )
+            except (LakeFileDamaged, LakeSchemaError) as error:
+                if not self.heal(str(error)):
+                    raise
         return lake_compaction.compact(self.root, before=before, grace_seconds=grace_seconds)
 
     def _of_one_generation(
