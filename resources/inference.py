@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from windrow.engine.ports import Environment, Generator, Prover
 from windrow.environments.environment import load_environment
+from windrow.environments.prompts import ChatTokenizer
 from windrow.environments.sandbox import Sandbox
 from windrow.environments.tasks import TaskSource
 from windrow.resources.checkpoints.files import VerifiedCheckpoint
+from windrow.resources.checkpoints.untrusted_tokenizer import UNSIGNED, UntrustedTokenizer
+from windrow.resources.models.config import read_config
 from windrow.resources.proof_pool.client import Placement
 from windrow.resources.proof_pool.pool import PoolProver, ProofPool
 
@@ -68,6 +71,7 @@ class Inference:
         self._checkpoint: tuple[Path, str] | None = None
         self._loaded: dict[str, LoadedCheckpoint] = {}
         self._lexicon: Lexicon | None = None
+        self._untrusted: UntrustedTokenizer | None = None
         self._pool_prover: PoolProver | None = None
 
     def generator(self, checkpoint: VerifiedCheckpoint) -> Sampler:
@@ -106,22 +110,35 @@ class Inference:
         return self._load(checkpoint, self._proof_device)
 
     def lexicon(self, checkpoint: VerifiedCheckpoint) -> "Lexicon":
-        """The tokenizer and its limits; loads no weights. Raises as `load_lexicon`."""
+        """The tokenizer and its limits; loads no weights. Raises as `load_lexicon`.
+
+        One that no trainer's key vouches for is loaded in a child first, which has limits.
+        """
         from windrow.resources.checkpoints.tokenizer import load_lexicon
 
         self._turn_to(checkpoint)
         if self._lexicon is None:
+            if _unsigned(checkpoint):
+                self._bounded(checkpoint)
             self._lexicon = load_lexicon(checkpoint)
         return self._lexicon
+
+    def _bounded(self, checkpoint: VerifiedCheckpoint) -> UntrustedTokenizer:
+        """The tokenizer in a child. Raises CheckpointTextRefused, as `read_config`."""
+        if self._untrusted is None:
+            vocabulary = read_config(checkpoint.directory)["vocab_size"]
+            self._untrusted = UntrustedTokenizer(checkpoint.directory, vocabulary)
+        return self._untrusted
 
     def environment(self, checkpoint: VerifiedCheckpoint) -> Environment:
         """The checkpoint's environment; loads no weights. Raises as `load_environment`."""
         metadata = checkpoint.metadata
+        tokenizer: ChatTokenizer = self.lexicon(checkpoint).tokenizer
         return load_environment(
             metadata.env_id,
             metadata.env_params,
             metadata.thinking_mode,
-            self.lexicon(checkpoint).tokenizer,
+            self._bounded(checkpoint) if _unsigned(checkpoint) else tokenizer,
             self._tasks,
             self._sandbox,
         )
@@ -146,5 +163,13 @@ class Inference:
         if self._checkpoint != identity:
             self._loaded.clear()
             self._lexicon = None
+            if self._untrusted is not None:
+                self._untrusted.close()
+                self._untrusted = None
             self._pool_prover = None
             self._checkpoint = identity
+
+
+def _unsigned(checkpoint: VerifiedCheckpoint) -> bool:
+    """Whether no trainer's key vouches for a checkpoint."""
+    return any(note.startswith(UNSIGNED) for note in checkpoint.notes)

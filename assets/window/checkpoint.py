@@ -33,6 +33,8 @@ def checkpoint(
     with faults_kept(lake, window, wallet.hotkey, "checkpoint", context.run.run_id):
         began = time.perf_counter()
         verified = checkpoints.fetch(checkpoints.select(window))
+        for note in verified.notes:
+            context.log.warning(f"Checkpoint {verified.metadata.window}: {note}")
         seconds = time.perf_counter() - began
         size = sum(file.stat().st_size for file in verified.directory.rglob("*") if file.is_file())
         metadata = verified.metadata

@@ -196,7 +196,17 @@ def checkpoint(settings: Settings) -> Sequence[Finding]:
     with _closed_after(parts["chain"]) as asked:
         window = window_start(asked.block())
         chosen = parts["checkpoints"].select(window)
-    return [fine("checkpoint", f"checkpoint {chosen} is ready for window {window}")]
+    found = [fine("checkpoint", f"checkpoint {chosen} is ready for window {window}")]
+    if settings.chain == "bittensor" and settings.trainer_hotkey is None:
+        found.append(
+            doubtful(
+                "checkpoint",
+                "no trainer's key is set, so whoever can write the trainer's bucket chooses the "
+                "model and its chat template",
+                "set WINDROW_TRAINER_HOTKEY to the trainer's hotkey",
+            )
+        )
+    return found
 
 
 @contextmanager
