@@ -142,23 +142,26 @@ def refuse_null_parts(batch: pa.RecordBatch, first_row: int) -> None:
     (grail-validation §27).
     """
     for path in _NEVER_NULL:
-        column: Any = batch
-        for name in path:
-            position = (
-                column.schema.get_field_index(name)
-                if column is batch
-                else (column.type.get_field_index(name))
+        column = _part(batch, path)
+        if column is not None and column.null_count:
+            row = first_row + column.is_null().index(True).as_py()
+            raise MistypedWindowFile(
+                f"window file row {row} has no {'.'.join(path)}, so that the network cannot "
+                "decode the file"
             )
-            if position < 0:
-                break
-            column = column.column(position) if column is batch else pc.struct_field(column, name)
-        else:
-            if column.null_count:
-                row = first_row + column.is_null().index(True).as_py()
-                raise MistypedWindowFile(
-                    f"window file row {row} has no {'.'.join(path)}, so that the network cannot "
-                    "decode the file"
-                )
+
+
+def _part(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array | None:
+    """A column or a field of a struct in it, None where there is none."""
+    position = batch.schema.get_field_index(path[0])
+    if position < 0:
+        return None
+    column = batch.column(position)
+    for name in path[1:]:
+        if not pa.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
+            return None
+        column = pc.struct_field(column, name)
+    return column
 
 
 def refuse_invalid_text(batch: pa.RecordBatch, first_row: int) -> None:

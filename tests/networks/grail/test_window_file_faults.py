@@ -1,5 +1,7 @@
 """Files that anyone may have uploaded: damaged, mistyped, oversized, or not what they claim."""
 
+import datetime as dt
+import decimal
 import hashlib
 import io
 import json
@@ -193,6 +195,47 @@ def test_a_group_that_is_no_integer_is_a_limit(wire: pa.Table, value: object) ->
         return
     with pytest.raises(UnknownWindowFile, match="column rollout_group holds"):
         read_window_file(parquet(table))
+
+
+@pytest.mark.parametrize("part", ["commit", "model", "rollout"])
+@pytest.mark.parametrize("value", [1, "x", [1], 0.5, b"x", True])
+def test_a_value_in_the_place_of_a_struct_is_a_limit(
+    wire: pa.Table, part: str, value: object
+) -> None:
+    values = pa.array([value] * wire.num_rows)
+    table = with_column(wire, part, values) if part == "commit" else with_commit(wire, part, values)
+    with pytest.raises(UnknownWindowFile, match=r"column commit\S* is (?!struct)"):
+        read_window_file(parquet(table))
+
+
+def test_columns_of_any_types_end_in_rows_or_a_named_error(wire: pa.Table) -> None:
+    """Every leaf in turn as something else, and nothing but a named error comes of it."""
+    others = [
+        pa.array([None] * wire.num_rows),
+        pa.array([{"z": 1}] * wire.num_rows),
+        pa.array([[{"a": [None]}]] * wire.num_rows),
+        pa.array([dt.datetime(2026, 1, 1)] * wire.num_rows),  # noqa: DTZ001
+        pa.array([float("inf")] * wire.num_rows),
+        pa.array([2**63] * wire.num_rows, pa.uint64()),
+        pa.array(["\ud83d".encode("utf-8", "surrogatepass")] * wire.num_rows),
+        pa.array([decimal.Decimal("1.5")] * wire.num_rows),
+    ]
+    commit = [field.name for field in wire.schema.field("commit").type]
+    rollout = [field.name for field in wire.schema.field("commit").type.field("rollout").type]
+    ended = 0
+    for values in others:
+        tables = [with_column(wire, name, values) for name in wire.column_names]
+        tables += [with_commit(wire, name, values) for name in commit]
+        parts = wire["commit"].combine_chunks().field("rollout")
+        for changed in rollout:
+            made = [values if name == changed else parts.field(name) for name in rollout]
+            tables.append(with_commit(wire, "rollout", pa.StructArray.from_arrays(made, rollout)))
+        for table in tables:
+            try:
+                read_window_file(parquet(table))
+            except WindowFileError:
+                ended += 1
+    assert ended > 50
 
 
 def test_two_columns_of_one_name_are_a_limit(wire: pa.Table) -> None:
