@@ -7,8 +7,10 @@ chain. So every line must be one that both read alike.
 
 import codecs
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
@@ -16,6 +18,8 @@ from dotenv.parser import Binding, parse_stream
 from windrow import WindrowError
 
 MOST_BYTES = 1 << 20
+_STRAY: Final = re.compile(r"[^A-Z0-9_]")
+"""What no name of a setting has: blanks that cannot be seen among it, which editors put in."""
 _MARKS = {
     codecs.BOM_UTF8: "UTF-8 with a byte-order mark",
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -90,8 +94,8 @@ def _faults(bindings: list[Binding], is_ours: Callable[[str], bool]) -> Iterator
         elif is_ours(binding.key):
             if binding.value is None:
                 yield line, f"{binding.key} has no value; write {binding.key}=VALUE"
-        elif is_ours(binding.key.upper()) and binding.key.upper() != binding.key:
-            yield line, f"{binding.key} is not read; write {binding.key.upper()}"
+        elif is_ours(meant := _STRAY.sub("", binding.key.upper())):
+            yield line, f"{binding.key!a} is not read; write {meant}"
 
 
 def _contradictions(bindings: list[Binding]) -> Iterator[tuple[int, str]]:

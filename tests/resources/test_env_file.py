@@ -107,3 +107,10 @@ def test_a_folder_and_a_file_that_cannot_be_opened_are_named(tmp_path: Path) -> 
         with pytest.raises(EnvFileError, match="Permission denied"):
             read_env(path)
     assert read_env(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize("name", ["\u2060WINDROW_HOME", "windrow_home", "Windrow_Home"])
+def test_a_name_with_letters_that_cannot_be_seen_is_not_skipped(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, f"A=1\n{name}=x\n".encode())
+    with pytest.raises(EnvFileError, match=r"line 2: .* is not read; write WINDROW_HOME"):
+        read_env(path)
