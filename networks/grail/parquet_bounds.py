@@ -39,6 +39,13 @@ class DamagedParquet(WindrowError):
     """A footer or pages that cannot be read; the message says which."""
 
 
+class BrokenStream(DamagedParquet):
+    """Bytes that a reader stumbles over while it reads, as over a disk's error.
+
+    The Parquet library calls these an error of the operating system, and not an invalid file.
+    """
+
+
 class ExcessivePages(WindrowError):
     """Pages that expand to more than the limit, or in a way that cannot be bounded."""
 
@@ -70,7 +77,7 @@ class Footer:
 
 
 def read_footer(file: pa.NativeFile) -> Footer:
-    """The footer of a file of at least 12 bytes. Raises DamagedParquet."""
+    """The footer of a file of at least 12 bytes. Raises DamagedParquet, ExcessivePages."""
     file.seek(file.size() - 8)
     tail = file.read(8)
     length = int.from_bytes(tail[:4], "little")
@@ -85,7 +92,7 @@ def read_footer(file: pa.NativeFile) -> Footer:
         ]
         # A reader decodes by the schema's types, so a column must not claim another one.
         if any([column.physical_type for column in group] != leaves for group in groups):
-            raise DamagedParquet("its columns are not those of its schema")
+            raise ExcessivePages("its columns are not those of its schema")
         return Footer(
             rows=_integer(fields[3]),
             group_rows=tuple(_integer(group[3]) for group in fields[4]),
@@ -93,7 +100,7 @@ def read_footer(file: pa.NativeFile) -> Footer:
             metadata={bytes(pair[1]): bytes(pair[2]) for pair in fields.get(5, [])},
         )
     except (MalformedThrift, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise DamagedParquet(f"damaged footer: {error}") from error
+        raise BrokenStream(f"damaged footer: {error}") from error
 
 
 def _column(fields: Struct, rows: int) -> Column:
@@ -101,7 +108,7 @@ def _column(fields: Struct, rows: int) -> Column:
     if 0 < dictionary < start:
         start = dictionary
     return Column(
-        path=".".join(part.decode() for part in fields[3]),
+        path=".".join(part.decode(errors="replace") for part in fields[3]),
         physical_type=_integer(fields[1]),
         codec=_integer(fields[4]),
         values=_integer(fields[5]),
@@ -137,9 +144,9 @@ class PageBudget:
             header, body = self._page_header(column, position)
             expanded, stored = header.get(2), header.get(3)
             if not isinstance(expanded, int) or not isinstance(stored, int):
-                raise DamagedParquet(f"column {column.path}: page without sizes at byte {position}")
+                raise BrokenStream(f"column {column.path}: page without sizes at byte {position}")
             if expanded < 0 or stored < 0 or body + stored > self.file.size():
-                raise DamagedParquet(f"column {column.path}: damaged page at byte {position}")
+                raise BrokenStream(f"column {column.path}: damaged page at byte {position}")
             self._spend(column, expanded)
             values, encoding = _values_and_encoding(header)
             if header.get(1) == _DICTIONARY_PAGE:
@@ -153,7 +160,7 @@ class PageBudget:
                 self._spend(column, values * _bytes_a_value(column, encoding, longest))
             position = body + stored
         if seen < column.values:
-            raise DamagedParquet(
+            raise BrokenStream(
                 f"column {column.path}: {seen} values of the {column.values} claimed"
             )
 
@@ -182,7 +189,7 @@ class PageBudget:
         if self.pages > MAX_PAGES:
             raise ExcessivePages(f"column {column.path}: more than {MAX_PAGES} pages")
         if not 0 < position < self.file.size():
-            raise DamagedParquet(f"column {column.path}: pages at byte {position}")
+            raise BrokenStream(f"column {column.path}: pages at byte {position}")
         try:
             return self._struct_at(position, _USUAL_PAGE_HEADER_BYTES)
         except MalformedThrift:
@@ -190,7 +197,7 @@ class PageBudget:
         try:
             return self._struct_at(position, MAX_PAGE_HEADER_BYTES)
         except MalformedThrift as error:
-            raise DamagedParquet(
+            raise BrokenStream(
                 f"column {column.path}: page header at byte {position}: {error}"
             ) from error
 
@@ -212,7 +219,7 @@ class PageBudget:
             try:
                 page = pa.Codec(_CODECS[column.codec]).decompress(page, expanded, asbytes=True)
             except (pa.ArrowException, OSError) as error:
-                raise DamagedParquet(
+                raise BrokenStream(
                     f"column {column.path}: damaged dictionary at byte {body}"
                 ) from error
         longest = position = 0
@@ -239,5 +246,5 @@ def _values_and_encoding(header: Struct) -> tuple[int, int]:
     fields = header.get(number)
     values, how = (fields.get(1), fields.get(encoding)) if isinstance(fields, dict) else (-1, -1)
     if not isinstance(values, int) or not isinstance(how, int) or values < 0:
-        raise DamagedParquet("a page header without its number of values and their encoding")
+        raise BrokenStream("a page header without its number of values and their encoding")
     return values, how

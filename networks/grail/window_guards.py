@@ -17,6 +17,7 @@ from windrow.networks.grail.commitment_texts import MIN_ENTRY_BYTES, entry_count
 from windrow.networks.grail.constants import MAX_FILE_BYTES
 from windrow.networks.grail.parquet_bounds import (
     FRONT_CODED_ROWS,
+    BrokenStream,
     DamagedParquet,
     ExcessivePages,
     Footer,
@@ -220,7 +221,7 @@ def unreadable(what: str, error: Exception) -> WindowFileError:
     The network bans for what the library calls invalid. What it reports as the operating system
     does, such as a page that cannot be decompressed, ends further out: the file is ignored (§27).
     """
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | BrokenStream):
         return MistypedWindowFile(f"window file is damaged: {what}: {error}"[:500])
     return corrupt(what, error)
 

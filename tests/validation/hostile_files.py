@@ -227,7 +227,7 @@ long_texts = _spoilt("challenge", lambda n: pa.array(["x" * 2**20] * n))
 CHECKED, UNREADABLE, LIMIT = "checked", "unreadable", "unfinished"
 FILES: dict[str, tuple[Spoil, str, str, str]] = {
     "truncated": (truncated, CHECKED, "file_readable", "not a usable window file"),
-    "damaged": (damaged, CHECKED, "file_readable", "not a usable window file"),
+    "damaged": (damaged, UNREADABLE, "file_readable", "window file is damaged"),
     "text_bomb": (text_bomb, LIMIT, "file_readable", "pages expand to more than"),
     "row_of_tokens": (row_of_tokens, LIMIT, "file_readable", "row 0 has 131073 tokens"),
     "billion_rows": (billion_rows, LIMIT, "file_readable", "claims 1000000000 rows"),

@@ -378,11 +378,11 @@ def test_a_text_repeated_by_reference_is_refused(wire: pa.Table) -> None:
         read_window_file(raw)
 
 
-def test_a_column_that_hides_its_type_is_corrupt(good: bytes) -> None:
+def test_a_column_that_hides_its_type_is_a_limit(good: bytes) -> None:
     """Texts that the footer calls numbers would be read as texts all the same."""
     text, number = b"\x15\x0c\x19", b"\x15\x02\x19"  # the type field before the encodings
     assert text in good
-    with pytest.raises(CorruptWindowFile, match="columns are not those of its schema"):
+    with pytest.raises(OversizedWindowFile, match="columns are not those of its schema"):
         read_window_file(good.replace(text, number))
 
 
@@ -472,11 +472,11 @@ def test_a_deeply_nested_schema_is_refused_by_name(levels: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [0x19, 0x1C])
-def test_a_deeply_nested_footer_is_corrupt(kind: int) -> None:
+def test_a_deeply_nested_footer_is_refused_by_name(kind: int) -> None:
     """Lists (0x19) and structs (0x1c) within each other, which no reader may follow down."""
     body = bytes([kind]) * 100_000
     raw = b"PAR1" + body + struct.pack("<I", len(body)) + b"PAR1"
-    with pytest.raises(CorruptWindowFile, match="nested too deeply"):
+    with pytest.raises(MistypedWindowFile, match="nested too deeply"):
         read_window_file(raw)
 
 

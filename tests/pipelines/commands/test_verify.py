@@ -205,7 +205,7 @@ def hostile(kind: str, sound: bytes, path: Path) -> Path:
     ("kind", "fate"),
     [
         ("truncated", Fate.BANNED),
-        ("damaged", Fate.BANNED),
+        ("damaged", Fate.IGNORED),
         ("tiny", Fate.IGNORED),
         ("text", Fate.BANNED),
         ("no_gzip", Fate.IGNORED),
