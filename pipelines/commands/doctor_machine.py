@@ -115,8 +115,7 @@ def lake(settings: Settings) -> Sequence[Finding]:
             doubtful(
                 "lake",
                 f"{held} damaged files are in {settings.lake / healing.QUARANTINE}",
-                "make their rows again, as the rows of faults with LakeFileDamaged say; then "
-                "delete the folder",
+                "run the commands in the LakeFileDamaged rows of faults, then delete the folder",
             )
         )
     return found or [fine("lake", str(settings.lake))]

@@ -1,4 +1,4 @@
-"""`windrow lake`: whether every file of the lake can be read, and putting right what cannot."""
+"""`windrow lake`: check that every file of the lake can be read, and repair the lake."""
 
 from typing import Annotated
 
@@ -9,45 +9,49 @@ from rich.table import Table
 from windrow.pipelines.commands.printing import cell
 from windrow.resources.configuration.settings import Settings
 from windrow.resources.warehouse import healing
+from windrow.resources.warehouse.healing import Action
 from windrow.resources.warehouse.lake import Lake
 
-app = typer.Typer(no_args_is_help=True, help="Check and repair the lake, where every result is.")
+app = typer.Typer(no_args_is_help=True, help="Check and repair the lake, which holds every result.")
 out = Console()
+
+ACTIONS = {
+    Action.REBUILD: "rebuild from the other files",
+    Action.REMOVE: "delete",
+    Action.QUARANTINE: f"move to {healing.QUARANTINE}/",
+    Action.KEEP: "keep; install the release that wrote it",
+}
 
 
 @app.callback()
 def lake() -> None:
-    """Check and repair the lake, where every result is."""
+    """Check and repair the lake, which holds every result."""
 
 
 @app.command()
 def check(
     repair: Annotated[
-        bool, typer.Option("--repair", help="rebuild what is derived, move damaged files away")
+        bool, typer.Option("--repair", help="rebuild derived files, move damaged files away")
     ] = False,
 ) -> None:
-    """Read every file of the lake: can it be read, and is it where it belongs?
+    """Read every file of the lake and report the faults.
 
-    Exit status 1 where something is wrong and was not repaired.
+    Exit status 1 if a fault is left.
     """
-    found = Lake(Settings.read().lake)
-    problems = healing.repair(found.root) if repair else healing.check(found.root)
-    if repair:
-        found.keep_findings(problems)
-    if not problems:
-        out.print(f"Every file of {found.root} can be read.", soft_wrap=True, markup=False)
+    checked = Lake(Settings.read().lake)
+    found = healing.repair(checked.root) if repair else healing.check(checked.root)
+    if not found:
+        out.print(f"Every file of {checked.root} can be read.", soft_wrap=True, markup=False)
         return
-    table = Table("file", "what is wrong", "rebuilt" if repair else "repair", title="lake")
-    for problem in problems:
-        table.add_row(
-            cell(problem.path, 200),
-            cell(problem.reason, 300),
-            "rebuild" if problem.derived else f"move to {healing.QUARANTINE}/",
-        )
+    table = Table("file", "fault", "repaired" if repair else "repair", title="lake")
+    for damage in found:
+        table.add_row(cell(damage.path, 200), cell(damage.reason, 300), ACTIONS[damage.action])
     out.print(table)
-    for problem in problems:
-        if problem.remedy:
-            out.print("make again: ", cell(problem.remedy, 400), soft_wrap=True)
-    if not repair:
-        out.print("windrow lake check --repair puts this right.")
+    if repair:
+        checked.record_losses(found)
+        for remedy in dict.fromkeys(damage.remedy for damage in found if damage.remedy):
+            out.print("To make lost rows again: ", cell(remedy, 400), soft_wrap=True)
+    else:
+        out.print("To repair: windrow lake check --repair")
+    if not repair or any(damage.action is Action.KEEP for damage in found):
         raise typer.Exit(1)

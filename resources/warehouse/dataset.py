@@ -9,12 +9,16 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset. schema: Arrow, every column may be null; columns: what each of them means."""
+    """One dataset. schema: Arrow, every column may be null; columns: what each of them means.
+
+    made_by: asset that makes a window's rows, None where no asset can make them again.
+    """
 
     name: str
     description: str
     schema: pa.Schema
     columns: Mapping[str, str]
+    made_by: str | None = None
 
     def table(self, rows: Iterable[Mapping[str, object]]) -> pa.Table:
         """Rows as a table. Raises ValueError where a row's names are not exactly the columns."""
@@ -25,8 +29,13 @@ class Dataset:
         return pa.Table.from_pylist(rows, schema=self.schema)
 
 
-def dataset(name: str, description: str, columns: Mapping[str, tuple[pa.DataType, str]]) -> Dataset:
+def dataset(
+    name: str,
+    description: str,
+    columns: Mapping[str, tuple[pa.DataType, str]],
+    made_by: str | None = None,
+) -> Dataset:
     """A dataset from the type and meaning of each of its columns."""
     schema = pa.schema([(column, kind) for column, (kind, _) in columns.items()])
     meanings = {column: meaning for column, (_, meaning) in columns.items()}
-    return Dataset(name, description, schema, MappingProxyType(meanings))
+    return Dataset(name, description, schema, MappingProxyType(meanings), made_by)

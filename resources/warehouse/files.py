@@ -43,8 +43,16 @@ class LakeFileExists(LakeError):
     """The rows are there already, and the lake writes once."""
 
 
+class LakeVersionUnknown(LakeSchemaError):
+    """A file is of a schema version that this release does not know."""
+
+
 class LakeFileDamaged(LakeError):
-    """A file of the lake cannot be read."""
+    """The bytes of a file of the lake are not those of a Parquet file."""
+
+
+class LakeFileUnreadable(LakeError):
+    """This machine cannot read a file of the lake now, whatever the file holds."""
 
 
 def dataset_named(name: str) -> Dataset:
@@ -141,7 +149,8 @@ def open_file(path: Path, dataset: Dataset) -> pq.ParquetFile:
     ]
     if found != [dataset.name, str(SCHEMA_VERSION)]:
         file.close()
-        raise LakeSchemaError(
+        kind = LakeVersionUnknown if found[0] == dataset.name else LakeSchemaError
+        raise kind(
             f"{path} holds {found[0]} in schema version {found[1]}; here it must be "
             f"{dataset.name} in version {SCHEMA_VERSION}."
         )
@@ -169,9 +178,14 @@ def read_rows(path: Path, dataset: Dataset, first: int, count: int) -> Iterator[
 def _naming_damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):
         raise
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise LakeFileUnreadable(
+                f"{path} cannot be read: {error.strerror}. Check the disk, and that this user may "
+                "read the file."
+            ) from error
         raise LakeFileDamaged(
             f"{path} cannot be read: {error}. Materialise its window again."
         ) from error

@@ -1,8 +1,9 @@
-"""A lake that is damaged: what is derived is made again, and a damaged file costs its own window.
+"""Repair of a damaged lake: rebuild what is derived, and lose only the rows of a damaged file.
 
-Derived are the catalogue, the empty files of a generation, summaries, and the manifest, for every
-merged file says which rows it holds. All else is source: a file that cannot be read, or is another
-dataset's, moves to `<lake>/quarantine/`, and a row of `faults` says which rows to make again.
+Derived files are the catalogue, the empty files of a generation, summaries, and the manifest,
+because every merged file lists the rows it holds. Every other file is a source. A source whose
+bytes are damaged, or that belongs to another dataset, moves to `<lake>/quarantine/`. A file that
+this machine cannot read now, or that a newer release wrote, stays where it is.
 """
 
 import itertools
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +27,19 @@ from windrow.resources.warehouse.catalogue import (
     publish,
     published_edition,
 )
-from windrow.resources.warehouse.compaction import COMPACTION_LOCK, STALE_SECONDS, listed_parts
+from windrow.resources.warehouse.compaction import (
+    COMPACTION_LOCK,
+    STALE_SECONDS,
+    STRUCTURE_LOCK,
+    listed_parts,
+)
 from windrow.resources.warehouse.dataset import Dataset
-from windrow.resources.warehouse.files import LakeError, LakeFileDamaged, open_file, read_rows
+from windrow.resources.warehouse.files import (
+    LakeFileDamaged,
+    LakeSchemaError,
+    LakeVersionUnknown,
+    read_rows,
+)
 from windrow.resources.warehouse.manifest import (
     MANIFEST,
     CompactedFile,
@@ -44,59 +56,73 @@ _MERGED: Final = re.compile(r"([0-9]+)-([0-9]+)\.([0-9]+)\.parquet")
 _ALL: Final = 2**62
 
 
+class Action(StrEnum):
+    """What a repair does with a file."""
+
+    REBUILD = "rebuild"
+    REMOVE = "remove"
+    QUARANTINE = "quarantine"
+    KEEP = "keep"
+
+
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong in a lake.
+    """One fault in a lake.
 
-    path: relative to the lake. derived: made again by a repair; else the file goes to quarantine.
-    dataset, windows: whose rows are lost with it; None and empty where none are.
+    path: relative to the lake. reason: a sentence. dataset, windows: whose rows are lost with the
+    file; None and empty where none are.
     """
 
     path: str
     reason: str
-    derived: bool = False
+    action: Action
     dataset: str | None = None
     windows: tuple[int, ...] = ()
 
     @property
     def remedy(self) -> str:
-        """How to make the lost rows again; empty where none are lost."""
-        if not self.windows:
+        """The command that makes the lost rows again; empty where there is none."""
+        if not self.windows or self.dataset is None:
             return ""
-        first, more = self.windows[0], len(self.windows) - 1
-        others = f" and for {more} more windows" if more else ""
+        kind = DATASETS[self.dataset]
+        if "node" in kind.columns:
+            return "windrow node verify"
+        if kind.made_by is None:
+            return ""
+        more = len(self.windows) - 1
         return (
             "windrow dagster asset materialize -m windrow.pipelines.definitions "
-            f"--select {self.dataset} --partition {first}{others}"
+            f"--select {kind.made_by} --partition {self.windows[0]}"
+            + (f"  # and so for {more} more windows" if more else "")
         )
 
 
 def heal(root: Path, said: str = "") -> list[Damage]:
-    """Make again what is derived, and take out of the way what a reader stumbled over.
+    """Rebuild what is derived, and quarantine the damaged files that a reader's error names.
 
-    said: the reader's error, which names files. Cheap: no other source file is opened.
-    Raises DiskFull, PathRefused.
+    said: text of that error. No other source file is opened, so this is cheap.
+    Raises LakeFileUnreadable, DiskFull, PathRefused.
     """
     with file_lock(root / COMPACTION_LOCK):
-        found = [*_manifest(root), *_odd_folders(root)]
+        found = _manifest(root)
+        for folder in _odd_folders(root):
+            _quarantine(root, folder)
+            found.append(folder)
         for path in _named_in(root, said):
-            problem = problem_of(root, path)
-            if problem is not None and not problem.derived:
-                found.append(problem)
-        for problem in found:
-            if not problem.derived:
-                quarantine(root, problem)
-        found += _summaries(root)
-        return found + _catalogue(root)
+            found += _quarantine_if_damaged(root, path)
+        return found + _rebuild_summaries(root) + _catalogue(root)
 
 
 def check(root: Path) -> list[Damage]:
-    """Read every file of the lake and find what is wrong; nothing is changed."""
+    """Read every file of the lake and find its faults; nothing is changed.
+
+    Raises LakeFileUnreadable.
+    """
     found = glance(root)
     for path in sorted(root.glob("*/*/*")):
         if path.relative_to(root).parts[0] in DATASETS and path.is_file():
-            problem = problem_of(root, path)
-            found += [problem] if problem is not None else []
+            damage = _damage_of(root, path)
+            found += [damage] if damage is not None else []
     return found + _damaged_summaries(root) + _temporary(root)
 
 
@@ -106,18 +132,26 @@ def glance(root: Path) -> list[Damage]:
 
 
 def repair(root: Path) -> list[Damage]:
-    """Put right what `check` finds; returns that. Raises DiskFull, PathRefused."""
-    found = check(root)
+    """Check the lake and repair it; return what was done. Faults with Action.KEEP are left.
+
+    Raises LakeFileUnreadable, DiskFull, PathRefused.
+    """
+    done: list[Damage] = []
     with file_lock(root / COMPACTION_LOCK):
-        _manifest(root)
-        for problem in found:
-            if not problem.derived:
-                quarantine(root, problem)
-            elif problem.path.endswith(".tmp"):
-                (root / problem.path).unlink(missing_ok=True)
-        _summaries(root)
+        done += _manifest(root)
+        for damage in check(root):
+            path = root / damage.path
+            if damage.action is Action.QUARANTINE and not path.is_dir():
+                done += _quarantine_if_damaged(root, path)
+                continue
+            if damage.action is Action.QUARANTINE:
+                _quarantine(root, damage)
+            elif damage.action is Action.REMOVE:
+                path.unlink(missing_ok=True)
+            done.append(damage)
+        _rebuild_summaries(root)
         _catalogue(root)
-    return found
+    return done
 
 
 def has_manifest(root: Path) -> bool:
@@ -125,72 +159,90 @@ def has_manifest(root: Path) -> bool:
     return not _manifest(root, rebuild=False)
 
 
-def quarantine(root: Path, problem: Damage) -> None:
-    """Move a file or folder out of the lake's sight; a merged one leaves the manifest too."""
-    source = root / problem.path
-    target = root / QUARANTINE / problem.path
+def _quarantine_if_damaged(root: Path, path: Path) -> list[Damage]:
+    """Look at a file once more while no writer can replace it, and quarantine it if need be."""
+    with file_lock(root / STRUCTURE_LOCK):
+        damage = _damage_of(root, path)
+        if damage is None or damage.action is not Action.QUARANTINE:
+            return []
+        _quarantine(root, damage)
+    return [damage]
+
+
+def _quarantine(root: Path, damage: Damage) -> None:
+    """Move a file or folder out of the lake's views; a merged file leaves the manifest too."""
+    source = root / damage.path
+    target = root / QUARANTINE / damage.path
     for number in itertools.count(1):
         if not target.exists():
             break
-        target = root / QUARANTINE / f"{problem.path}.{number}"
+        target = root / QUARANTINE / f"{damage.path}.{number}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         source.rename(target)
-    with suppress(OSError):
+    with suppress(OSError):  # other files of the folder are still there
         source.parent.rmdir()
     manifest = Manifest.load(root)
     kept = {
-        name: tuple(file for file in files if file.path != problem.path)
+        name: tuple(file for file in files if file.path != damage.path)
         for name, files in manifest.compacted.items()
     }
     if kept != dict(manifest.compacted):
         replace(manifest, generation=manifest.generation + 1, compacted=kept).save(root)
 
 
-def problem_of(root: Path, path: Path) -> Damage | None:
-    """What is wrong with one file of a dataset's folder, all of which is read."""
+def _damage_of(root: Path, path: Path) -> Damage | None:
+    """The fault of one file in a dataset's folder, all of which is read; None for a sound one."""
     relative = str(path.relative_to(root))
     name, folder, file = path.relative_to(root).parts[:3]
     dataset = DATASETS[name]
     if folder == "generations" or relative == f"{name}/{NO_WINDOW}" or file.startswith("."):
         return None
     if path.suffix != ".parquet":
-        return Damage(relative, "is no file of a lake")
+        return Damage(relative, "This is not a lake file.", Action.QUARANTINE)
     if folder == "compacted":
-        return _problem_of_merged(root, dataset, path, relative)
+        return _damage_of_merged(root, dataset, path, relative)
     window = parse_window(folder.removeprefix(_FOLDER))
-    windows = () if window is None else (window,)
-    reason = _reason(path, dataset)
-    return None if reason is None else Damage(relative, reason, False, name, windows)
+    return _damage(path, relative, dataset, () if window is None else (window,))
 
 
-def _problem_of_merged(root: Path, dataset: Dataset, path: Path, relative: str) -> Damage | None:
-    manifest = Manifest.load(root)
+def _damage_of_merged(root: Path, dataset: Dataset, path: Path, relative: str) -> Damage | None:
     if not _MERGED.fullmatch(path.name):
-        return None  # a summary: see _summaries
+        return None  # a summary: see _damaged_summaries
+    manifest = Manifest.load(root)
     listed = next((f for f in manifest.files(dataset.name) if f.path == relative), None)
     if listed is None:
-        garbage = {entry.path for entry in manifest.garbage}
-        return None if relative in garbage else Damage(relative, "is no longer used", True)
-    reason = _reason(path, dataset, merged=True)
-    windows = tuple(
-        w for first, last in listed.windows for w in range(first, last + 1, WINDOW_BLOCKS)
-    )
-    return None if reason is None else Damage(relative, reason, False, dataset.name, windows)
+        unused = relative not in {entry.path for entry in manifest.garbage}
+        reason = "The manifest does not list this file."
+        return Damage(relative, reason, Action.REMOVE) if unused else None
+    windows = tuple(window for first, last in listed.windows for window in _windows(first, last))
+    return _damage(path, relative, dataset, windows, merged=True)
 
 
-def _reason(path: Path, dataset: Dataset, *, merged: bool = False) -> str | None:
-    """Why a file cannot be read as its dataset's; None where it can."""
+def _damage(
+    path: Path, relative: str, dataset: Dataset, windows: tuple[int, ...], *, merged: bool = False
+) -> Damage | None:
     try:
-        if merged:
-            listed_parts(path, dataset)
-        for _ in read_rows(path, dataset, 0, _ALL):
-            pass
-    except LakeError as error:
-        return str(error)
+        _read(path, dataset, merged=merged)
     except FileNotFoundError:
-        return "is not there"
+        return None  # replaced or merged since it was listed
+    except LakeVersionUnknown as error:
+        return Damage(relative, str(error), Action.KEEP)
+    except (LakeFileDamaged, LakeSchemaError) as error:
+        return Damage(relative, str(error), Action.QUARANTINE, dataset.name, windows)
     return None
+
+
+def _read(path: Path, dataset: Dataset, *, merged: bool = False) -> None:
+    """Read a whole file. Raises as `read_rows`, and LakeFileDamaged for wrong lists of parts."""
+    if merged:
+        listed_parts(path, dataset)
+    for _ in read_rows(path, dataset, 0, _ALL):
+        pass
+
+
+def _windows(first: int, last: int) -> range:
+    return range(first, last + 1, WINDOW_BLOCKS)
 
 
 def _named_in(root: Path, said: str) -> Iterator[Path]:
@@ -202,73 +254,81 @@ def _named_in(root: Path, said: str) -> Iterator[Path]:
 
 
 def _manifest(root: Path, *, rebuild: bool = True) -> list[Damage]:
+    """A damaged or lost manifest, and the merged files that cannot say what they hold."""
     path = root / MANIFEST
     try:
         Manifest.load(root)
-        reason = None if path.exists() or not _merged_files(root) else "is missing"
+        reason = "" if path.exists() or not _merged_files(root) else "The file is missing."
     except LakeFileDamaged as error:
         reason = str(error)
-    if reason is None:
+    if not reason:
         return []
+    found = [Damage(MANIFEST, reason, Action.REBUILD)]
     if rebuild:
         with suppress(FileNotFoundError):
             path.replace(path.with_name(f"{MANIFEST}.damaged"))
-        _rebuilt_manifest(root).save(root)
-    return [Damage(MANIFEST, reason, derived=True)]
+        manifest, unlisted = _rebuilt_manifest(root)
+        manifest.save(root)
+        for damage in unlisted:  # else the next compaction would remove them
+            _quarantine(root, damage)
+        found += unlisted
+    return found
 
 
-def _merged_files(root: Path) -> list[Path]:
-    return [path for path in root.glob("*/compacted/*.parquet") if _MERGED.fullmatch(path.name)]
+def _merged_files(root: Path) -> list[tuple[Path, re.Match[str]]]:
+    """Merged files with first window, last window and generation, the newest first."""
+    matched = ((path, _MERGED.fullmatch(path.name)) for path in root.glob("*/compacted/*.parquet"))
+    found = [(path, match) for path, match in matched if match and path.parts[-3] in DATASETS]
+    return sorted(found, key=lambda each: -int(each[1][3]))
 
 
-def _rebuilt_manifest(root: Path) -> Manifest:
-    """What the merged files say they hold; the newest of a day counts.
+def _rebuilt_manifest(root: Path) -> tuple[Manifest, list[Damage]]:
+    """What the merged files say they hold, and those that cannot; the newest of a day counts.
 
     A window that has files of its own is read from these: it left its merged file, or was merged
-    so lately that they are still there, with the same rows.
+    so recently that they are still there, with the same rows.
     """
     generations = [int(p.stem) for p in root.glob("*/generations/*.parquet") if p.stem.isdecimal()]
     compacted: dict[str, tuple[CompactedFile, ...]] = {}
     garbage: list[Garbage] = []
-    newest_first = sorted(
-        ((path, int(_MERGED.fullmatch(path.name)[3])) for path in _merged_files(root)),  # type: ignore[index]
-        key=lambda found: -found[1],
-    )
-    taken: set[tuple[str, str]] = set()
-    for path, generation in newest_first:
-        generations.append(generation)
-        name = path.parent.parent.name
-        day = name, path.name.partition("-")[0]
-        if name not in DATASETS:
-            continue
-        relative = str(path.relative_to(root))
-        if day in taken:
+    unlisted: list[Damage] = []
+    days: set[tuple[str, str]] = set()
+    for path, match in _merged_files(root):
+        generations.append(int(match[3]))
+        name, relative = path.parts[-3], str(path.relative_to(root))
+        if (name, match[1]) in days:
             garbage.append(Garbage(relative, time.time()))
             continue
         try:
-            parts = listed_parts(path, DATASETS[name])
-        except LakeError:
-            continue  # its windows are found missing, and the file by `check`
-        taken.add(day)
-        windows = {
-            part.window
-            for part in parts
-            if not any((root / name / f"{_FOLDER}{part.window}").glob("*.parquet"))
-        }
-        beside = [summary.beside(relative) for summary in summaries_of(name)]
-        summaries = tuple(each for each in beside if (root / each).exists())
+            held = {part.window for part in listed_parts(path, DATASETS[name])}
+        except (LakeFileDamaged, LakeSchemaError) as error:
+            lost = tuple(
+                w for w in _windows(int(match[1]), int(match[2])) if not _own(root, name, w)
+            )
+            unlisted.append(Damage(relative, str(error), Action.QUARANTINE, name, lost))
+            continue
+        days.add((name, match[1]))
+        windows = [window for window in held if not _own(root, name, window)]
         if windows:
+            beside = (summary.beside(relative) for summary in summaries_of(name))
+            summaries = tuple(each for each in beside if (root / each).exists())
             file = CompactedFile(relative, to_ranges(windows), summaries)
             compacted[name] = tuple(
                 sorted((*compacted.get(name, ()), file), key=lambda each: each.windows)
             )
-    return Manifest(max(generations, default=0) + 1, compacted, tuple(garbage))
+    return Manifest(max(generations, default=0) + 1, compacted, tuple(garbage)), unlisted
+
+
+def _own(root: Path, dataset: str, window: int) -> bool:
+    """Whether a window has files of its own."""
+    return any((root / dataset / f"{_FOLDER}{window}").glob("*.parquet"))
 
 
 def _odd_folders(root: Path) -> list[Damage]:
-    """Folders that are named like a window's and are none: a query could not read past them."""
+    """Folders with the name of a window's folder that no window has; they stop every query."""
+    reason = "This is not a window: its number must be a multiple of 30."
     return [
-        Damage(str(folder.relative_to(root)), "is no window: its name must be a multiple of 30")
+        Damage(str(folder.relative_to(root)), reason, Action.QUARANTINE)
         for name in DATASETS
         for folder in sorted((root / name).glob(f"{_FOLDER}*"))
         if folder.name != NO_WINDOW.partition("/")[0]
@@ -276,13 +336,12 @@ def _odd_folders(root: Path) -> list[Damage]:
     ]
 
 
-def _summaries(root: Path) -> list[Damage]:
-    """Write summaries again that are missing or cannot be read."""
+def _rebuild_summaries(root: Path) -> list[Damage]:
     found = _damaged_summaries(root)
-    for problem in found:
-        merged = problem.path.partition(".parquet")[0].rpartition("/")[2]
-        name, day, generation = problem.path.partition("/")[0], *merged.split(".")[:2]
-        write_summaries(root, name, f"{name}/compacted/{day}.{generation}.parquet")
+    for damage in found:
+        dataset = damage.path.partition("/")[0]
+        day, generation = Path(damage.path).name.split(".")[:2]
+        write_summaries(root, dataset, f"{dataset}/compacted/{day}.{generation}.parquet")
     return found
 
 
@@ -290,55 +349,58 @@ def _damaged_summaries(root: Path) -> list[Damage]:
     try:
         manifest = Manifest.load(root)
     except LakeFileDamaged:
-        return []
+        return []  # `_manifest` reports it
     return [
-        Damage(path, reason, derived=True)
+        Damage(path, reason, Action.REBUILD)
         for name, files in manifest.compacted.items()
         for file in files
         for summary in summaries_of(name)
         if (path := summary.beside(file.path)) in file.summaries
-        and (reason := _reason(root / path, summary.rows)) is not None
+        and (reason := _reason_to_rebuild(root / path, summary.rows))
     ]
 
 
 def _temporary(root: Path) -> list[Damage]:
-    before = time.time() - STALE_SECONDS
-    return [
-        Damage(str(path.relative_to(root)), "was left by a process that ended", derived=True)
-        for path in sorted([*root.glob(".*.tmp"), *root.glob("*/*/.*.tmp")])
-        if path.stat().st_mtime < before
-    ]
+    before, found = time.time() - STALE_SECONDS, []
+    for path in sorted([*root.glob(".*.tmp"), *root.glob("*/*/.*.tmp")]):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                reason = "A process that ended left this file."
+                found.append(Damage(str(path.relative_to(root)), reason, Action.REMOVE))
+    return found
 
 
 def _catalogue(root: Path, *, rebuild: bool = True) -> list[Damage]:
-    """Publish the catalogue again where it, or an empty file that it needs, is not as it should."""
+    """A catalogue, or an empty file that it needs, that must be published again."""
     try:
         manifest = Manifest.load(root)
     except LakeFileDamaged:
-        return []
+        return []  # `_manifest` reports it
     if not any((root / name).exists() for name in (CATALOGUE, *DATASETS)):
         return []  # nothing was ever stored
     found = [
-        Damage(path, reason, derived=True)
+        Damage(path, reason, Action.REBUILD)
         for dataset in DATASETS.values()
         for path in (
             f"{dataset.name}/{NO_WINDOW}",
             generation_file(dataset.name, manifest.generation),
         )
-        if (reason := _opened(root / path, dataset)) is not None
+        if (reason := _reason_to_rebuild(root / path, dataset))
     ]
     if published_edition(root) != (edition(root), manifest.generation):
-        found.append(Damage(CATALOGUE, "is missing, damaged or of another lake", derived=True))
+        reason = "The file is missing, damaged, or of another lake or release."
+        found.append(Damage(CATALOGUE, reason, Action.REBUILD))
     if found and rebuild:
         publish(root)
     return found
 
 
-def _opened(path: Path, dataset: Dataset) -> str | None:
+def _reason_to_rebuild(path: Path, dataset: Dataset) -> str:
+    """Why a derived file cannot be used; empty for a sound one."""
     try:
-        open_file(path, dataset).close()
-    except LakeError as error:
-        return str(error)
+        _read(path, dataset)
     except FileNotFoundError:
-        return "is not there"
-    return None
+        return "The file is missing."
+    except (LakeFileDamaged, LakeSchemaError) as error:
+        return str(error)
+    return ""

@@ -170,28 +170,27 @@ class Lake:
         return lake_catalogue.query(self.root, sql, parameters)
 
     def heal(self, said: str = "") -> list[Damage]:
-        """As `healing.heal`, with a row of `faults` for every window that lost rows by it."""
+        """As `healing.heal`, with a row of `faults` for each window that lost rows."""
         found = healing.heal(self.root, said)
-        self.keep_findings(found)
+        self.record_losses(found)
         return found
 
-    def keep_findings(self, found: Sequence[Damage]) -> None:
-        """Store a row of `faults` for every window that lost rows."""
+    def record_losses(self, found: Sequence[Damage]) -> None:
+        """Store a row of `faults` for each window that lost rows."""
         kind = dataset_named("faults")
-        for problem in found:
-            for window in problem.windows:
-                row = {
+        for damage in found:
+            way = damage.remedy or "No command can make these rows again."
+            for window in damage.windows:
+                row = dict.fromkeys(kind.columns) | {
                     "window_start": window,
-                    "hotkey": Path(problem.path).stem.partition(".")[0],
-                    "run_id": None,
-                    "rollout_group": None,
-                    "stage": problem.dataset,
+                    "hotkey": Path(damage.path).stem.partition(".")[0],
+                    "stage": damage.dataset,
                     "reason": "LakeFileDamaged",
-                    "detail": f"{problem.path}: {problem.reason} It is in {healing.QUARANTINE}/. "
-                    f"Make its rows again: {problem.remedy}",
+                    "detail": f"{damage.path}: {damage.reason} The file is now in "
+                    f"{healing.QUARANTINE}/. To do: {way}",
                     "recorded_at": time.time(),
                 }
-                name = f"lake.{problem.dataset}.{secrets.token_hex(4)}"
+                name = f"lake.{damage.dataset}.{secrets.token_hex(4)}"
                 self.write("faults", window, name, kind.table([row]))
 
     def compact(
@@ -210,7 +209,7 @@ class Lake:
                 )
             except (LakeFileDamaged, LakeSchemaError) as error:
                 if not self.heal(str(error)):
-                    raise
+                    raise  # such as a file of a newer release, which stays where it is
         return lake_compaction.compact(self.root, before=before, grace_seconds=grace_seconds)
 
     def _of_one_generation(

@@ -49,6 +49,7 @@ _DATASETS = (
             "fallback": (_TEXT, "what stands in for drand that was asked for and not to be had"),
             "opened_at": (_F64, "timestamp of the window's first block, unix seconds"),
         },
+        made_by="beacon",
     ),
     dataset(
         "checkpoints",
@@ -69,6 +70,7 @@ _DATASETS = (
             "bytes": (_I64, "size of its files together"),
             "seconds": (_F64, "time to fetch and verify them"),
         },
+        made_by="checkpoint",
     ),
     dataset(
         "window_runs",
@@ -95,6 +97,7 @@ _DATASETS = (
             "weights_proof": (_TEXT, "own, or what showed each server's weights (generation.md)"),
             "ended_at": (_F64, "when the loop ended, unix seconds"),
         },
+        made_by="rollouts",
     ),
     dataset(
         "rollouts",
@@ -116,6 +119,7 @@ _DATASETS = (
             "generation_seconds": (_F64, "time to generate its group"),
             "reward_seconds": (_F64, "time to evaluate its group"),
         },
+        made_by="rollouts",
     ),
     dataset(
         "proofs",
@@ -130,6 +134,7 @@ _DATASETS = (
             "attention": (_TEXT, "attention kernel of the forward pass"),
             "proof_seconds": (_F64, "time to prove its group"),
         },
+        made_by="proofs",
     ),
     dataset(
         "submissions",
@@ -148,6 +153,7 @@ _DATASETS = (
             "sha256": (_TEXT, "its SHA-256, 64 hex digits"),
             "made_at": (_F64, "when it was signed, unix seconds"),
         },
+        made_by="submission",
     ),
     dataset(
         "uploads",
@@ -164,6 +170,7 @@ _DATASETS = (
             "on_time": (_BOOL, "whether a validator counts it"),
             "seconds": (_F64, "time the upload took"),
         },
+        made_by="upload",
     ),
     dataset(
         "validations",
@@ -212,6 +219,7 @@ _DATASETS = (
             "had_failure": (_I64, "1: the window is lost and the miner banned"),
             "seconds": (_F64, "time to fetch, check and judge it"),
         },
+        made_by="verdicts",
     ),
     dataset(
         "verdicts",
@@ -232,6 +240,7 @@ _DATASETS = (
             "reason": (_TEXT, "what is wrong, in words; empty where nothing is"),
             "python": (_TEXT, "version of Python that graded the completions; null: none were"),
         },
+        made_by="verdicts",
     ),
     dataset(
         "completions",
@@ -241,6 +250,7 @@ _DATASETS = (
             "row": (_I64, "the rollout's row in the file"),
             "digest": (pa.binary(32), "SHA-256 of the completion's tokens"),
         },
+        made_by="verdicts",
     ),
     dataset(
         "scores",
@@ -260,6 +270,7 @@ _DATASETS = (
             "windrow_copier": (_BOOL, "uploaded later when the copies were made"),
             "ban_windows_left": (_I32, "windows until the last failure is forgotten"),
         },
+        made_by="scores",
     ),
     dataset(
         "weights",
@@ -279,6 +290,7 @@ _DATASETS = (
             "weight": (_F64, "the weight"),
             "submitted": (_BOOL, "whether it was sent to the chain"),
         },
+        made_by="weights",
     ),
     dataset(
         "faults",

@@ -10,6 +10,7 @@ import pytest
 from windrow.assets.window.partitions import windows
 from windrow.pipelines.build import build
 from windrow.resources.configuration.settings import Settings
+from windrow.resources.warehouse.schema import DATASETS
 
 SLOW = ("torch", "transformers", "datasets", "matplotlib", "sympy", "wandb", "pandas")
 
@@ -90,3 +91,10 @@ def test_a_range_of_windows_is_a_range_of_blocks(instance: dg.DagsterInstance) -
     instance.add_dynamic_partitions("windows", ["120", "90", "typed by hand", "1020", "60"])
     keys = windows.get_partition_keys(dynamic_partitions_store=instance)
     assert keys == ["60", "90", "120", "1020"]
+
+
+def test_a_dataset_is_made_by_an_asset_that_exists(settings: Settings) -> None:
+    keys = {key.to_user_string() for key in build(settings).resolve_all_asset_keys()}
+    makers = {kind.made_by for kind in DATASETS.values() if kind.made_by is not None}
+    assert len(makers) > 5
+    assert makers <= keys

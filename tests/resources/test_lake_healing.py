@@ -1,5 +1,6 @@
 """A damaged lake: what is derived is made again, a damaged file costs its own window."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.support.lake_rows import rows_of
 from windrow.resources.warehouse import healing
 from windrow.resources.warehouse.catalogue import CATALOGUE, QueryFailed
 from windrow.resources.warehouse.compaction import WINDOWS_PER_FILE
+from windrow.resources.warehouse.files import LakeFileUnreadable, LakeVersionUnknown
+from windrow.resources.warehouse.healing import Action
 from windrow.resources.warehouse.lake import Lake
 from windrow.resources.warehouse.manifest import MANIFEST, Manifest
 
@@ -98,7 +101,7 @@ def test_what_is_derived_is_made_again(
     for path in root.glob(derived):
         damage(path)
     assert counted(root) == ALL
-    assert all(problem.derived for problem in healing.repair(root))
+    assert {damage.action for damage in healing.repair(root)} <= {Action.REBUILD}
     assert healing.check(root) == []
     assert not (root / healing.QUARANTINE).exists()
     Lake(root).write("verdicts", OPEN + 30, "a", rows_of("verdicts", OPEN + 30, 3))
@@ -192,8 +195,58 @@ def test_check_names_foreign_files_and_other_versions(root: Path) -> None:
     assert "version 999" in found["later.parquet"]
     assert "holds scores" in found["scores.parquet"]
     healing.repair(root)
-    assert healing.check(root) == []
+    assert [Path(damage.path).name for damage in healing.check(root)] == ["later.parquet"]
+    assert (folder / "later.parquet").exists()  # the release that wrote it can read it
+    (folder / "later.parquet").unlink()
     assert counted(root) == ALL
+
+
+def test_a_compaction_names_a_file_of_a_newer_release_and_leaves_it(root: Path) -> None:
+    path = root / "verdicts" / f"window_start={OPEN}" / "a.parquet"
+    schema = pq.read_schema(path)
+    later = schema.with_metadata({**schema.metadata, b"windrow.schema_version": b"999"})
+    pq.write_table(pq.read_table(path).cast(later), path)
+    with pytest.raises(LakeVersionUnknown, match="version 999"):
+        Lake(root).compact(before=OPEN + DAY, grace_seconds=0.0)
+    assert path.exists()
+
+
+def test_a_file_that_the_machine_cannot_read_stays_where_it_is(root: Path) -> None:
+    path = root / "verdicts" / f"window_start={OPEN}" / "a.parquet"
+    sound = path.read_bytes()
+    path.unlink()
+    path.symlink_to(path.name)  # too many levels of links: an error of the machine
+    with pytest.raises(LakeFileUnreadable, match=r"a\.parquet cannot be read: "):
+        Lake(root).heal(f"'{path}'")
+    assert path.is_symlink()
+    path.unlink()
+    path.write_bytes(sound)
+    assert counted(root) == ALL
+
+
+def test_a_merged_file_without_its_list_is_kept_when_the_manifest_is_lost(root: Path) -> None:
+    merged = Manifest.load(root).files("verdicts")[0].path
+    halve(root / merged)
+    (root / MANIFEST).unlink()
+    lake = Lake(root)
+    lake.compact(before=OPEN, grace_seconds=0.0)
+    assert (root / healing.QUARANTINE / merged).exists()
+    assert counted(root) == {window: n for window, n in ALL.items() if window >= DAY}
+    faults = lake.query("SELECT DISTINCT window_start FROM faults ORDER BY ALL").to_pylist()
+    assert {0, 30} <= {row["window_start"] for row in faults}
+
+
+def test_a_repair_removes_what_a_killed_process_left(root: Path) -> None:
+    merged = root / Manifest.load(root).files("verdicts")[0].path
+    orphan = merged.with_name(f"{90 * DAY}-{91 * DAY - 30}.99.parquet")
+    shutil.copy(merged, orphan)
+    temporary = root / "verdicts" / f"window_start={OPEN}" / ".a.parquet.1.ab.tmp"
+    temporary.write_bytes(b"x")
+    os.utime(temporary, (0, 0))
+    assert {damage.action for damage in healing.repair(root)} == {Action.REMOVE}
+    assert not orphan.exists()
+    assert not temporary.exists()
+    assert healing.check(root) == []
 
 
 def test_a_flipped_byte_is_found(root: Path) -> None:
@@ -230,7 +283,9 @@ def test_the_command_says_what_is_wrong_and_puts_it_right(
     zero(root / "verdicts" / f"window_start={OPEN}" / "a.parquet")
     status, said = lake()
     assert status == 1
+    assert "windrow lake check --repair" in said
+    status, said = lake("--repair")
+    assert status == 0
     assert f"--select verdicts --partition {OPEN}" in " ".join(said.split())
-    assert lake("--repair")[0] == 0
     assert "can be read" in lake()[1]
     assert counted(root) == ALL | {OPEN: 3}
